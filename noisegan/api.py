@@ -1,0 +1,252 @@
+"""The contract between noisegan and a noise strategy: all that a plugin needs to import.
+
+A strategy is a `StrategySpec`: a name, a parameter schema and one or more injectors. An injector is a module in two
+halves: `draw` makes random numbers from the source it is given, `forward` is a pure function of its inputs. Because
+they are apart, noise can be fresh, frozen, off, or given by the caller without the strategy's help.
+
+    class JitterParams(Params):
+        strength: float = Field(0.1, ge=0, description="standard deviation of the noise at the start")
+
+    class Jitter(FeatureInjector):
+        def __init__(self, site: NoiseSite, strength: float) -> None:
+            super().__init__()
+            self.site = site
+            self.strength = nn.Parameter(torch.tensor(strength))
+
+        def draw(self, source: NoiseSource) -> Tensor:
+            return source.normal(1, self.site.resolution, self.site.resolution)
+
+        def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
+            return x + self.strength * noise
+
+    @hookimpl
+    def register_strategies(register):
+        register(StrategySpec(
+            name="jitter", params=JitterParams, feature=lambda site, p: Jitter(site, p.strength),
+            summary="additive noise that does not start at zero", reference="this file", identity_at_init=False,
+        ))
+
+Symbols: N batch, C channels, H W pixels, D size of w.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import pluggy
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+__all__ = [
+    "API_VERSION",
+    "FeatureInjector",
+    "Field",
+    "ImageInjector",
+    "ImageSite",
+    "Injector",
+    "LatentInjector",
+    "NoiseSite",
+    "NoiseSource",
+    "Params",
+    "PenaltyInjector",
+    "Strategy",
+    "StrategySpec",
+    "hookimpl",
+]
+
+API_VERSION = 1
+"""Grows by one when the contract changes; a plugin records the version it was written for."""
+
+hookimpl = pluggy.HookimplMarker("noisegan")
+"""Marks a function of a plugin as the implementation of a hook of `noisegan.hookspecs`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseSite:
+    """A place in the generator where feature noise may enter: after a demodulated convolution, before its bias.
+
+    `name` (such as `b64.conv0`) is used in checkpoints, streams and logs. `index` counts sites from the input, 0 to
+    `num_sites - 1`. The feature map there is [N, channels, resolution, resolution]; `upsampled` says whether its
+    convolution doubled the resolution.
+    """
+
+    index: int
+    num_sites: int
+    name: str
+    resolution: int
+    channels: int
+    w_dim: int
+    upsampled: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSite:
+    """The image that the discriminator sees: [N, channels, resolution, resolution] in [-1, 1]."""
+
+    resolution: int
+    channels: int
+
+
+class NoiseSource(Protocol):
+    """The only way of an injector to random numbers; the global random state is never used.
+
+    Sample i of every tensor depends on the id of sample i alone, so a batch may be split anywhere. Successive calls
+    give independent numbers. Tensors are float32 on the device of the run.
+    """
+
+    batch: int
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normals, [batch, *shape]. All zero when noise is off."""
+        ...
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), [batch, *shape]. All 1/2 when noise is off."""
+        ...
+
+
+class Injector(nn.Module, ABC):
+    """What all injectors share. Parameters are trained; buffers may change in `set_progress` only."""
+
+    def set_progress(self, fraction: float) -> None:  # noqa: B027 (most strategies need none)
+        """Called before each training step with the share of training done, 0 to 1."""
+
+
+class FeatureInjector(Injector):
+    """Puts noise into the feature map of one site. Its parameters train with the generator."""
+
+    @abstractmethod
+    def draw(self, source: NoiseSource) -> Tensor:
+        """Random numbers for one forward pass, [N, ...], without gradient. [N, 0] when none are needed."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
+        """Pure function: x [N, C, H, W], noise as drawn, w [N, D] -> [N, C, H, W].
+
+        Sample i depends on sample i of the inputs only, and is differentiable twice in x, noise, w and parameters.
+        """
+
+
+class LatentInjector(Injector):
+    """Changes the latent w of one site before it becomes a style. Its parameters train with the generator."""
+
+    @abstractmethod
+    def draw(self, source: NoiseSource) -> Tensor:
+        """Random numbers for one forward pass, [N, ...], without gradient. [N, 0] when none are needed."""
+
+    @abstractmethod
+    def forward(self, w: Tensor, noise: Tensor) -> Tensor:
+        """Pure function: w [N, D], noise as drawn -> [N, D]; the same rules as `FeatureInjector.forward`."""
+
+
+class ImageInjector(Injector):
+    """Changes the images, real and generated, that the discriminator sees. One per run.
+
+    `trains_with` says whose optimiser owns its parameters: `G`, `D`, or `none` when it has no parameters.
+    """
+
+    trains_with: Literal["G", "D", "none"] = "none"
+
+    @abstractmethod
+    def draw(self, source: NoiseSource) -> Tensor:
+        """Random numbers for one batch of images, [N, ...], without gradient."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Pure function: images [N, C, H, W], noise as drawn -> [N, C, H, W]; differentiable twice."""
+
+
+class PenaltyInjector(Injector):
+    """An analytic stand-in for noise: a term of the discriminator's loss. One per run, without parameters."""
+
+    @abstractmethod
+    def forward(self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+        """The penalty, a scalar averaged over samples.
+
+        `discriminate` maps images [N, C, H, W] to logits [N, 1] and may be called any number of times; `real` and
+        `fake` are images without gradient history.
+        """
+
+
+class Params(BaseModel):
+    """Base of a strategy's parameter schema: frozen, unknown keys refused, every field with default and help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySpec(Generic[P]):
+    """A named bundle of injectors plus a parameter schema: what a plugin registers.
+
+    Args:
+        name: lower-case identifier, used on the command line and in checkpoints.
+        params: the schema; an instance of it reaches the factories below.
+        summary: one line for lists.
+        reference: where the formula comes from.
+        identity_at_init: with default parameters, injecting changes nothing before training.
+        feature, latent: build one injector for a site, or None.
+        image, penalty: build one injector for the run, or None.
+        api_version: the `API_VERSION` that the plugin was written for.
+
+    Raises:
+        ValueError: for a malformed name, no injector at all, or a missing summary or reference.
+    """
+
+    name: str
+    params: type[P]
+    summary: str
+    reference: str
+    identity_at_init: bool
+    feature: Callable[[NoiseSite, P], FeatureInjector] | None = None
+    latent: Callable[[NoiseSite, P], LatentInjector] | None = None
+    image: Callable[[ImageSite, P], ImageInjector] | None = None
+    penalty: Callable[[P], PenaltyInjector] | None = None
+    api_version: int = API_VERSION
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise ValueError(
+                f"strategy name {self.name!r} must be lower-case letters, digits and underscores, starting with a letter"
+            )
+        if not self.points:
+            raise ValueError(
+                f"strategy {self.name!r} has no injector: give feature=, latent=, image= or penalty="
+            )
+        if not (self.summary.strip() and self.reference.strip()):
+            raise ValueError(f"strategy {self.name!r} needs a summary and a reference")
+        if not (isinstance(self.params, type) and issubclass(self.params, Params)):
+            raise ValueError(f"strategy {self.name!r}: params must be a subclass of noisegan.api.Params")
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The injection points it uses, of `feature`, `latent`, `image`, `penalty`."""
+        return tuple(p for p in ("feature", "latent", "image", "penalty") if getattr(self, p) is not None)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A spec with its parameters filled in: what the core is handed and an experiment compares."""
+
+    spec: StrategySpec[Any]
+    params: Params
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def __str__(self) -> str:
+        """The expression that makes it, with the parameters that differ from their defaults."""
+        default = self.spec.params()
+        changed = [
+            f"{key}={value!r}"
+            for key, value in self.params.model_dump().items()
+            if value != getattr(default, key)
+        ]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name

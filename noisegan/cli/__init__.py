@@ -1,0 +1,69 @@
+"""The command line. One file per command, imported when used, so that `noisegan --help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from noisegan import __version__
+from noisegan.errors import Interrupted, NoiseganError
+
+COMMANDS = {
+    "train": ("noisegan.cli.train", "Train a generator with a noise strategy."),
+    "generate": ("noisegan.cli.generate", "Make images with a trained generator."),
+    "style-mix": ("noisegan.cli.style_mix", "Mix the styles of two sets of seeds into a table of images."),
+    "dataset": ("noisegan.cli.dataset", "Describe, check or pack a data set."),
+    "strategies": ("noisegan.cli.strategies", "List the noise strategies and their parameters."),
+    "check": ("noisegan.cli.check", "Run the conformance suite on a noise strategy."),
+    "new-plugin": ("noisegan.cli.new_plugin", "Write a plugin package to start from."),
+}
+
+
+class LazyCommands(click.Group):
+    """A group whose commands are imported when one is called; each module names its command `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, package_name="noisegan")
+def cli() -> None:
+    """Swap the way noise enters a StyleGAN2, change nothing else, and get an answer you can trust."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line: 0 done, 1 a fault of noisegan, 2 a mistake of the user, 130 interrupted."""
+    try:
+        cli.main(args=arguments, prog_name="noisegan", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except Interrupted as stop:
+        click.echo(str(stop), err=True)
+        sys.exit(130)
+    except NoiseganError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    sys.exit(0)

@@ -1,0 +1,58 @@
+"""Options and parsers that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from noisegan.errors import NoiseganError
+from noisegan.manager import Plugins
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def plugin_option(function: F) -> F:
+    """`--plugin FILE.py`, repeatable: load a Python file as a plugin for this command."""
+    return click.option(
+        "--plugin",
+        "plugin_files",
+        metavar="FILE.py",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Load a Python file as a plugin (repeatable).",
+    )(function)
+
+
+def load_plugins(files: tuple[Path, ...]) -> Plugins:
+    """All plugins; those that could not be loaded are named on standard error."""
+    plugins = Plugins(files)
+    for refusal in plugins.refused:
+        click.echo(f"warning: {refusal}", err=True)
+    return plugins
+
+
+def boolean_option(*names: str, default: bool | None, help: str) -> Callable[[F], F]:
+    """An option that may stand alone or take a value: `--mirror`, `--mirror=1`, `--mirror=false`."""
+    return click.option(*names, is_flag=False, flag_value=True, default=default, type=bool, help=help)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds such as `0-35,40` in the order given.
+
+    Raises:
+        NoiseganError: when the text is not a list of numbers and ranges.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if last < first:
+            raise NoiseganError(f"cannot read the seeds {text!r} at {part!r}; write for example 0-35,40")
+        if last >= 2**32:
+            raise NoiseganError(f"seed {last} is too large: seeds are 0 to {2**32 - 1}")
+        seeds.extend(range(first, last + 1))
+    return seeds

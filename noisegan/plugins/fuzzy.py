@@ -1,0 +1,106 @@
+"""`fuzzy`: fuzzy reparameterization, noise whose strength per pixel follows the feature map.
+
+Feng, Zhao, Zha, "Understanding Noise Injection in GANs", ICML 2021 (at ICLR 2021 "On Noise Injection in GANs"),
+geometric realisation:
+
+    mu~   = sum over channels of m                              [N, 1, H, W]
+    s     = (mu~ - mean mu~) / max |mu~ - mean mu~|              per sample, in [-1, 1]
+    s_d   = A * s + b                                           A, b learned, elementwise
+    s'    = alpha s_d + (1 - alpha) 1
+    sigma = s' / ||s'||_2                                       norm over H x W, per sample
+    scaled:    out = r sigma * (m + e)
+    additive:  out = m + r sigma * e                            the general form g = mu(x) + sigma(x) e
+
+e ~ N(0, I), one map per sample as in StyleGAN2, broadcast over channels.
+
+Demodulated features have unit variance, so `scaled` fixes the signal-to-noise ratio near one at every pixel, whatever
+r is: r sigma multiplies signal and noise alike. `additive` can learn to leave the signal alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, Params, StrategySpec, hookimpl
+
+_FLAT = 1e-5
+"""A map whose spread is below this share of its size is constant to float rounding: s is 0 there, not noise / 0."""
+_TINY = 1e-8
+"""Keeps the norm of s' from zero."""
+
+
+class FuzzyParams(Params):
+    form: Literal["scaled", "additive"] = Field(
+        "scaled", description="out = r sigma (m + e), or m + r sigma e"
+    )
+    alpha: float = Field(
+        0.5, ge=0, le=1, description="share of the feature-dependent map at the start (learned)"
+    )
+    gain: float = Field(
+        1.0,
+        ge=-10,
+        le=10,
+        description="r at the start in units of sqrt(H W), that is the mean of r sigma (learned)",
+    )
+
+
+class FuzzyNoise(FeatureInjector):
+    """One site of fuzzy reparameterization.
+
+    Learned, and why each starts where it does:
+
+    * `scale`, A, [H, W], starts at 1: the map s enters undistorted.
+    * `shift`, b, [H, W], starts at 1: s_d = s + 1 lies in [0, 2], so sigma starts non-negative with mean near one.
+    * `alpha`, [], starts at the parameter (0.5): half feature map, half uniform, so that neither A nor b is without
+      gradient and no pixel starts at zero strength.
+    * `strength`, r, [], starts at gain sqrt(H W): sigma has unit norm, hence size 1 / sqrt(H W), and r sigma starts
+      near the gain. With `form=additive` that is noise of the size of the features.
+    """
+
+    def __init__(
+        self, site: NoiseSite, *, form: Literal["scaled", "additive"], alpha: float, gain: float
+    ) -> None:
+        super().__init__()
+        self.resolution = site.resolution
+        self.form = form
+        self.scale = nn.Parameter(torch.ones(site.resolution, site.resolution))
+        self.shift = nn.Parameter(torch.ones(site.resolution, site.resolution))
+        self.alpha = nn.Parameter(torch.tensor(alpha))
+        self.strength = nn.Parameter(torch.tensor(gain * site.resolution))  # sqrt(H W) = resolution
+
+    def draw(self, source: NoiseSource) -> Tensor:
+        return source.normal(1, self.resolution, self.resolution)  # [N, 1, H, W]
+
+    def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
+        sigma = (self.strength * self.sigma(x)).to(x.dtype)  # [N, 1, H, W]
+        if self.form == "scaled":
+            return sigma * (x + noise)
+        return x + sigma * noise
+
+    def sigma(self, x: Tensor) -> Tensor:
+        """The map of unit norm, [N, C, H, W] -> [N, 1, H, W]; in float32 at least, as H W squares overflow float16."""
+        mu = x.sum(dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))  # [N, 1, H, W]
+        s = mu - mu.mean(dim=(2, 3), keepdim=True)
+        peak = s.abs().amax(dim=(2, 3), keepdim=True)  # [N, 1, 1, 1]
+        flat = peak <= _FLAT * mu.abs().amax(dim=(2, 3), keepdim=True)
+        s = torch.where(flat, torch.zeros_like(s), s / torch.where(flat, torch.ones_like(peak), peak))
+        s = self.alpha * (self.scale * s + self.shift) + (1 - self.alpha)
+        return s / torch.sqrt(s.square().sum(dim=(2, 3), keepdim=True) + _TINY**2)
+
+
+@hookimpl
+def register_strategies(register: Callable[[StrategySpec[Any]], None]) -> None:
+    register(
+        StrategySpec(
+            name="fuzzy",
+            params=FuzzyParams,
+            summary="fuzzy reparameterization: noise strength per pixel follows the feature map",
+            reference="Feng, Zhao, Zha, Understanding Noise Injection in GANs, ICML 2021 (arXiv:2006.05891)",
+            identity_at_init=False,
+            feature=lambda site, p: FuzzyNoise(site, form=p.form, alpha=p.alpha, gain=p.gain),
+        )
+    )
