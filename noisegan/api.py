@@ -112,7 +112,7 @@ class NoiseSource(Protocol):
 class Injector(nn.Module, ABC):
     """What all injectors share. Parameters are trained; buffers may change in `set_progress` only."""
 
-    def set_progress(self, fraction: float) -> None:  # noqa: B027 (most strategies need none)
+    def set_progress(self, fraction: float) -> None:
         """Called before each training step with the share of training done, 0 to 1."""
 
 
@@ -216,9 +216,7 @@ class StrategySpec(Generic[P]):
                 f"strategy name {self.name!r} must be lower-case letters, digits and underscores, starting with a letter"
             )
         if not self.points:
-            raise ValueError(
-                f"strategy {self.name!r} has no injector: give feature=, latent=, image= or penalty="
-            )
+            raise ValueError(f"strategy {self.name!r} has no injector: give feature=, latent=, image= or penalty=")
         if not (self.summary.strip() and self.reference.strip()):
             raise ValueError(f"strategy {self.name!r} needs a summary and a reference")
         if not (isinstance(self.params, type) and issubclass(self.params, Params)):
@@ -245,8 +243,6 @@ class Strategy:
         """The expression that makes it, with the parameters that differ from their defaults."""
         default = self.spec.params()
         changed = [
-            f"{key}={value!r}"
-            for key, value in self.params.model_dump().items()
-            if value != getattr(default, key)
+            f"{key}={value!r}" for key, value in self.params.model_dump().items() if value != getattr(default, key)
         ]
         return f"{self.name}({', '.join(changed)})" if changed else self.name

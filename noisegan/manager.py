@@ -89,9 +89,7 @@ class Plugins:
         self.provenance: dict[str, Provenance] = {}
         self.refused: list[Refusal] = []
         self.strategies: dict[str, tuple[StrategySpec[Any], Provenance]] = {}
-        self.registered: dict[str, dict[str, tuple[Any, Provenance]]] = {
-            k: {} for k in _REGISTER_HOOKS.values()
-        }
+        self.registered: dict[str, dict[str, tuple[Any, Provenance]]] = {k: {} for k in _REGISTER_HOOKS.values()}
         for name in BUILT_IN:
             source = Provenance(name, "built-in", __version__, "noisegan")
             self._load(source, lambda name=name: importlib.import_module(name))
@@ -118,9 +116,7 @@ class Plugins:
             raise NoiseganError(self._contested[name])
         if name not in self.strategies:
             refused = "".join(f" ({r})" for r in self.refused)
-            raise NoiseganError(
-                f"unknown noise strategy {name!r}{near_match(name, self.strategies)}{refused}"
-            )
+            raise NoiseganError(f"unknown noise strategy {name!r}{near_match(name, self.strategies)}{refused}")
         return self.strategies[name][0]
 
     def parse(self, expression: str) -> tuple[Strategy, ...]:
@@ -157,9 +153,7 @@ class Plugins:
             return
         if self._pluggy.get_plugin(source.plugin) is not None:
             known = self.provenance[source.plugin]
-            self.refused.append(
-                Refusal(source.plugin, f"a plugin of that name is loaded from {known.location}")
-            )
+            self.refused.append(Refusal(source.plugin, f"a plugin of that name is loaded from {known.location}"))
             return
         try:
             self._pluggy.register(plugin, source.plugin)
@@ -168,11 +162,7 @@ class Plugins:
         except Exception as error:
             if self._pluggy.get_plugin(source.plugin) is not None:
                 self._pluggy.unregister(name=source.plugin)
-            reason = (
-                str(error)
-                if isinstance(error, NoiseganError)
-                else f"registering failed with {_describe(error)}"
-            )
+            reason = str(error) if isinstance(error, NoiseganError) else f"registering failed with {_describe(error)}"
             self.refused.append(Refusal(source.plugin, reason))
             return
         self.provenance[source.plugin] = source
@@ -185,9 +175,7 @@ class Plugins:
         for caller in self._pluggy.get_hookcallers(plugin) or ():
             if not caller.has_spec():
                 known = [name for name, value in vars(hookspecs).items() if hasattr(value, "noisegan_spec")]
-                raise NoiseganError(
-                    f"it implements an unknown hook {caller.name!r}{near_match(caller.name, known)}"
-                )
+                raise NoiseganError(f"it implements an unknown hook {caller.name!r}{near_match(caller.name, known)}")
             implementation = next(i for i in caller.get_hookimpls() if i.plugin is plugin)
             if implementation.kwargnames:
                 raise NoiseganError(
@@ -195,9 +183,7 @@ class Plugins:
                     "differ in what they pass then; remove the default"
                 )
 
-    def _collect(
-        self, plugin: object, source: Provenance
-    ) -> tuple[list[StrategySpec[Any]], dict[str, dict[str, Any]]]:
+    def _collect(self, plugin: object, source: Provenance) -> tuple[list[StrategySpec[Any]], dict[str, dict[str, Any]]]:
         """Call the plugin's registering hooks; nothing is kept unless all of it is valid."""
         others = [p for p in self._pluggy.get_plugins() if p is not plugin]
         specs: list[StrategySpec[Any]] = []

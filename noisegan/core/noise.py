@@ -44,9 +44,7 @@ class StreamNoise:
         phase: keeps two uses within one step apart (such as the generator's and the discriminator's turn).
     """
 
-    def __init__(
-        self, streams: Streams, *, ids: Sequence[int] | Tensor, step: int = 0, phase: str = "eval"
-    ) -> None:
+    def __init__(self, streams: Streams, *, ids: Sequence[int] | Tensor, step: int = 0, phase: str = "eval") -> None:
         self.batch = len(ids)
         self._streams, self._ids, self._step, self._phase = streams, as_ids(ids), step, phase
 
@@ -68,9 +66,7 @@ class NoNoise:
 NoiseInput: TypeAlias = NoiseMode | Mapping[str, Tensor] | str
 
 
-def noise_mode(
-    mode: str, batch: int, *, seed: int | None = None, ids: Sequence[int] | None = None
-) -> NoiseMode:
+def noise_mode(mode: str, batch: int, *, seed: int | None = None, ids: Sequence[int] | None = None) -> NoiseMode:
     """The mode called `fresh`, `frozen` or `off`.
 
     Args:
@@ -82,9 +78,7 @@ def noise_mode(
         NoiseganError: for another name.
     """
     if mode not in NOISE_MODES:
-        raise NoiseganError(
-            f"noise mode {mode!r} is unknown: choose {', '.join(NOISE_MODES)}, or give tensors"
-        )
+        raise NoiseganError(f"noise mode {mode!r} is unknown: choose {', '.join(NOISE_MODES)}, or give tensors")
     if mode == "off":
         return NoNoise(batch)
     if seed is None:

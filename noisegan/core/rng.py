@@ -39,9 +39,7 @@ class Stream:
         digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
         self.key = (int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little"))
 
-    def source(
-        self, *, step: int = 0, ids: Sequence[int] | Tensor, device: torch.device | str = "cpu"
-    ) -> StreamSource:
+    def source(self, *, step: int = 0, ids: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> StreamSource:
         """The numbers of these samples at this step (0 <= step < 2^32, ids >= 0)."""
         return StreamSource(self.key, step, as_ids(ids, device))
 

@@ -65,17 +65,13 @@ def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, fir
     return torch.stack(words, dim=-1).flatten(1)[:, :count]  # [N, blocks, 4] -> [N, count]
 
 
-def philox_uniform(
-    key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0
-) -> Tensor:
+def philox_uniform(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
     """float32 numbers in [0, 1), 24 random bits each; arguments as in `philox_bits`. Returns [N, count]."""
     bits = philox_bits(key, step, ids, count, first_block=first_block)
     return (bits >> 8).to(torch.float32) * 2.0**-24
 
 
-def philox_normal(
-    key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0
-) -> Tensor:
+def philox_normal(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
     """float32 standard normals by Box-Muller; arguments as in `philox_bits`. Returns [N, count].
 
     The radius uses all 32 bits, so the tails reach 6.7 standard deviations.

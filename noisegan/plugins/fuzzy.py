@@ -34,12 +34,8 @@ _TINY = 1e-8
 
 
 class FuzzyParams(Params):
-    form: Literal["scaled", "additive"] = Field(
-        "scaled", description="out = r sigma (m + e), or m + r sigma e"
-    )
-    alpha: float = Field(
-        0.5, ge=0, le=1, description="share of the feature-dependent map at the start (learned)"
-    )
+    form: Literal["scaled", "additive"] = Field("scaled", description="out = r sigma (m + e), or m + r sigma e")
+    alpha: float = Field(0.5, ge=0, le=1, description="share of the feature-dependent map at the start (learned)")
     gain: float = Field(
         1.0,
         ge=-10,
@@ -61,9 +57,7 @@ class FuzzyNoise(FeatureInjector):
       near the gain. With `form=additive` that is noise of the size of the features.
     """
 
-    def __init__(
-        self, site: NoiseSite, *, form: Literal["scaled", "additive"], alpha: float, gain: float
-    ) -> None:
+    def __init__(self, site: NoiseSite, *, form: Literal["scaled", "additive"], alpha: float, gain: float) -> None:
         super().__init__()
         self.resolution = site.resolution
         self.form = form
