@@ -129,5 +129,5 @@ def contained_randomness(seed: int, name: str) -> Iterator[None]:
     start from the stream `name`, and put the global state back afterwards."""
     first, second = Stream(seed, name).key
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed((first << 32) | second)
+        torch.default_generator.manual_seed((first << 32) | second)
         yield

@@ -24,7 +24,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
     """Ten rounds of Philox 4x32.
 
     Args:
-        counter: four int64 tensors of one broadcastable shape, each holding an unsigned 32-bit word.
+        counter: four int64 tensors of one shape, each holding an unsigned 32-bit word.
         key: two unsigned 32-bit words.
 
     Returns:
@@ -42,7 +42,7 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
             p0 & _MASK,
         )
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    return tuple(torch.broadcast_tensors(c0, c1, c2, c3))
+    return c0, c1, c2, c3
 
 
 def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
@@ -59,9 +59,8 @@ def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, fir
         [N, count] int64 on the device of `ids`; row i depends on key, step and ids[i] only.
     """
     blocks = torch.arange(first_block, first_block + (count + 3) // 4, device=ids.device)
-    ids = ids[:, None]
-    step_word = torch.full_like(ids, step)
-    words = philox4x32((blocks[None, :], ids & _MASK, (ids >> 32) & _MASK, step_word), key)
+    ids = ids[:, None].expand(-1, len(blocks))
+    words = philox4x32((blocks.expand_as(ids), ids & _MASK, (ids >> 32) & _MASK, torch.full_like(ids, step)), key)
     return torch.stack(words, dim=-1).flatten(1)[:, :count]  # [N, blocks, 4] -> [N, count]
 
 
@@ -77,7 +76,7 @@ def philox_normal(key: tuple[int, int], step: int, ids: Tensor, count: int, *, f
     The radius uses all 32 bits, so the tails reach 6.7 standard deviations.
     """
     even = count + count % 2
-    bits = philox_bits(key, step, ids, even, first_block=first_block).unflatten(1, (-1, 2))  # [N, pairs, 2]
+    bits = philox_bits(key, step, ids, even, first_block=first_block).view(len(ids), -1, 2)  # [N, pairs, 2]
     u = bits[..., 0].to(torch.float32) * 2.0**-32 + 2.0**-33  # (0, 1]
     angle = bits[..., 1].to(torch.float32) * (2 * math.pi * 2.0**-32)
     radius = torch.sqrt(-2.0 * torch.log(u))

@@ -1,0 +1,113 @@
+"""One process or several: what a run needs to know of its world. Several processes are started by `torchrun`.
+
+Gradients are summed by hand after each phase, so one code path serves one process and many, accumulation and double
+backward.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from noisegan.errors import NoiseganError
+
+TIMEOUT_S = 600
+"""How long a process waits for the others before it gives up."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among `size` processes, and its device."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Sum gradients over all processes in one message."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = self.sum_(torch.cat([g.flatten() for g in gradients]))
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any process."""
+        return flag if self.size == 1 else bool(self.sum_(torch.tensor(float(flag), device=self.device)) > 0)
+
+    def share(self, value: Any) -> Any:
+        """The main process's value (plain data), on every process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+def join_world(device: str) -> World:
+    """Find out the world from torchrun's environment variables and the wanted device.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:N`, `mps` or `auto` (the first of cuda, mps, cpu that there is).
+
+    Raises:
+        NoiseganError: for a device that this machine or this build of torch does not have.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    chosen = pick_device(device)
+    if size == 1:
+        return World(0, 1, chosen)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    if not dist.is_initialized():
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=TIMEOUT_S))
+    return World(rank, size, chosen)
+
+
+def leave_world(world: World) -> None:
+    """Part from the others after a run that ended well."""
+    if world.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device for `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
+
+    Raises:
+        NoiseganError: when there is none such here.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise NoiseganError(f"device {device!r} is unknown: choose cpu, cuda, cuda:N, mps or auto") from None
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(chosen.type, False):
+        raise NoiseganError(f"device {device!r} is not available here; choose --device cpu or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise NoiseganError(f"device {device!r} does not exist: this machine has {torch.cuda.device_count()} GPU(s)")
+    return chosen
