@@ -20,9 +20,9 @@ from noisegan.errors import NoiseganError
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, with the same suffix, that becomes `path` when the block ends well.
+    """A temporary path beside `path`, `.<name>.<random>.tmp`, that becomes `path` when the block ends well.
 
-    The file is there, empty, when the block starts; its name starts with a dot. At the end it is flushed to disk,
+    The file is there, empty, when the block starts. At the end it is flushed to disk,
     renamed over `path`, and its folder is flushed. When the block raises, the temporary file is removed and whatever
     was at `path` stays as it was.
 
@@ -32,7 +32,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise NoiseganError(f"cannot write the file {path}: there is a folder of that name; choose another name")
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the umask decides who may read
     except OSError as error:
@@ -59,6 +59,12 @@ def write_json(path: str | Path, data: Any) -> None:
     text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """Where noisegan keeps what it can make again: $NOISEGAN_CACHE, else ~/.cache/noisegan. It may not exist yet."""
+    chosen = os.environ.get("NOISEGAN_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "noisegan"
 
 
 def _plain(value: Any) -> str:
