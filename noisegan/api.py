@@ -213,7 +213,7 @@ class StrategySpec(Generic[P]):
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise ValueError(
-                f"strategy name {self.name!r} must be lower-case letters, digits and underscores, starting with a letter"
+                f"strategy name {self.name!r} must be lower-case letters, digits and underscores, a letter first"
             )
         if not self.points:
             raise ValueError(f"strategy {self.name!r} has no injector: give feature=, latent=, image= or penalty=")
@@ -241,8 +241,8 @@ class Strategy:
 
     def __str__(self) -> str:
         """The expression that makes it, with the parameters that differ from their defaults."""
-        default = self.spec.params()
+        default = self.spec.params().model_dump(mode="json")
         changed = [
-            f"{key}={value!r}" for key, value in self.params.model_dump().items() if value != getattr(default, key)
+            f"{key}={value!r}" for key, value in self.params.model_dump(mode="json").items() if value != default[key]
         ]
         return f"{self.name}({', '.join(changed)})" if changed else self.name

@@ -41,16 +41,19 @@ def parse_expression(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 def _split(text: str, mark: str) -> list[str]:
     """Parts of `text` between the marks that stand outside brackets and quotes."""
-    parts, depth, quote = [""], 0, ""
+    parts, depth, quote, escaped = [""], 0, "", False
     for character in text:
         if quote:
-            quote = "" if character == quote else quote
+            quote = "" if character == quote and not escaped else quote
+            escaped = character == "\\" and not escaped
         elif character in "\"'":
             quote = character
-        elif character in "([":
+        elif character in "([{":
             depth += 1
-        elif character in ")]":
+        elif character in ")]}":
             depth -= 1
+            if depth < 0:
+                raise _malformed(text, f"a {character!r} closes nothing")
         if character == mark and not quote and depth == 0:
             parts.append("")
         else:

@@ -6,11 +6,11 @@ the built-in modules, entry points of the group `noisegan`, and files given with
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,7 +92,7 @@ class Plugins:
         self.registered: dict[str, dict[str, tuple[Any, Provenance]]] = {k: {} for k in _REGISTER_HOOKS.values()}
         for name in BUILT_IN:
             source = Provenance(name, "built-in", __version__, "noisegan")
-            self._load(source, lambda name=name: importlib.import_module(name))
+            self._load(source, functools.partial(importlib.import_module, name))
         if entry_points:
             for entry in importlib.metadata.entry_points(group=GROUP):
                 package = entry.dist.name if entry.dist else entry.value
@@ -148,7 +148,10 @@ class Plugins:
             return
         try:
             plugin = load()
-        except Exception as error:
+        except NoiseganError as error:
+            self.refused.append(Refusal(source.plugin, str(error)))
+            return
+        except (Exception, SystemExit) as error:
             self.refused.append(Refusal(source.plugin, f"importing it failed with {_describe(error)}"))
             return
         if self._pluggy.get_plugin(source.plugin) is not None:
@@ -172,7 +175,10 @@ class Plugins:
             self.registered[kind].update({name: (item, source) for name, item in entries.items()})
 
     def _check_hooks(self, plugin: object) -> None:
-        for caller in self._pluggy.get_hookcallers(plugin) or ():
+        callers = self._pluggy.get_hookcallers(plugin)
+        if not callers:
+            raise NoiseganError("it has no function marked @hookimpl, so it registers nothing")
+        for caller in callers:
             if not caller.has_spec():
                 known = [name for name, value in vars(hookspecs).items() if hasattr(value, "noisegan_spec")]
                 raise NoiseganError(f"it implements an unknown hook {caller.name!r}{near_match(caller.name, known)}")
@@ -260,8 +266,6 @@ def _import_file(path: Path, digest: str) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
-    if not any(hasattr(value, "noisegan_impl") for _, value in inspect.getmembers(module)):
-        raise NoiseganError("it has no function marked @hookimpl, so it registers nothing")
     return module
 
 
