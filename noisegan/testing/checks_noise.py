@@ -1,0 +1,107 @@
+"""Checks of `draw`: what it returns, and that the source it is given is all it uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from noisegan.testing.places import IDS, Place, global_seed, global_state
+from noisegan.testing.registry import ALL_POINTS, TENSOR_POINTS, check, close, require, same_bits, where
+
+
+def _draw(place: Place, ids: tuple[int, ...] = IDS, step: int = 0) -> Tensor:
+    with where("draw"):
+        noise = place.moved().draw(place.source(ids, step))
+    require(isinstance(noise, Tensor), f"draw returned {type(noise).__name__}, expected a tensor [N, ...]")
+    assert isinstance(noise, Tensor)
+    return noise
+
+
+@check("place", TENSOR_POINTS)
+def draw_returns_noise(place: Place) -> None:
+    """draw returns a finite floating tensor [N, ...] on the source's device, without gradient."""
+    noise = _draw(place)
+    shape = list(noise.shape)
+    require(noise.ndim >= 1 and shape[0] == len(IDS), f"draw returned shape {shape}, expected [{len(IDS)}, ...]")
+    require(noise.dtype.is_floating_point, f"draw returned {noise.dtype}, expected floating point")
+    wanted = torch.device(place.device).type
+    require(noise.device.type == wanted, f"draw returned a tensor on {noise.device}, its source is on {wanted}")
+    require(not noise.requires_grad, "what draw returned requires a gradient; learned factors belong in forward")
+    require(bool(noise.isfinite().all()), "draw returned values that are not finite")
+
+
+@check("place", TENSOR_POINTS)
+def draw_uses_its_source_only(place: Place) -> None:
+    """The same source gives the same bits, whatever torch's, numpy's and Python's random states are."""
+    with global_seed(1):
+        first = _draw(place)
+    with global_seed(2):
+        second = _draw(place)
+    require(same_bits(first, second), "two draws from the same source differ; take all random numbers from the source")
+
+
+@check("place", TENSOR_POINTS)
+def draw_is_per_sample(place: Place) -> None:
+    """A sample's noise depends on its own id only, so a batch may be split anywhere."""
+    both, alone = _draw(place, (3, 7)), _draw(place, (7,))
+    require(
+        alone.shape == both[1:].shape and close(both[1:], alone, 1e-6),
+        "the noise of sample 7 in the batch [3, 7] differs from its noise alone; do not mix samples or use N in draw",
+    )
+
+
+@check("place", ALL_POINTS)
+def leaves_global_randomness(place: Place) -> None:
+    """Construction, draw and forward leave torch's, numpy's and Python's random states as they were."""
+    with global_seed(3):
+        before = global_state()
+        injector = place.moved()
+        require(global_state() == before, "construction changed numpy's or Python's random state; use torch's only")
+        with where("draw"):
+            inputs = place.inputs(injector)
+        require(global_state() == before, "draw changed a global random state; take all numbers from the source")
+        with where("forward"):
+            place.call(injector, inputs)
+        require(global_state() == before, "forward changed a global random state; it must be a pure function")
+
+
+@check("place", ALL_POINTS)
+def starts_the_same(place: Place) -> None:
+    """Two injectors built for the same seed start with the same parameters and buffers."""
+    with global_seed(1):
+        first = place.build().state_dict()
+    with global_seed(2):
+        second = place.build().state_dict()
+    require(list(first) == list(second), f"two constructions have entries {list(first)} and {list(second)}")
+    for name, value in first.items():
+        require(
+            same_bits(value, second[name]),
+            f"{name} starts differently each time; initialise with torch's generator or constants",
+        )
+
+
+@check("place", TENSOR_POINTS)
+def works_with_noise_off(place: Place) -> None:
+    """With noise off (normals 0, uniforms 1/2) forward is finite and the same every time."""
+    injector = place.moved()
+    with where("forward with noise off"):
+        first = place.call(injector, place.inputs(injector, off=True))
+        second = place.call(injector, place.inputs(injector, off=True))
+    require(bool(first.isfinite().all()), "forward with noise off is not finite; it must stand noise that is all zero")
+    require(same_bits(first, second), "two forwards with noise off differ")
+
+
+@check("place", TENSOR_POINTS)
+def noise_matters(place: Place) -> None:
+    """Two draws give two outputs, for every sample, unless draw returns no numbers."""
+    injector = place.moved()
+    if _draw(place).numel() == 0:
+        return
+    with where("forward"):
+        first = place.call(injector, place.inputs(injector, step=0))
+        second = place.call(injector, place.inputs(injector, step=1))
+    changed = (first != second).flatten(1).any(dim=1)
+    require(
+        bool(changed.all()),
+        "two draws give the same output though the parameters are off their start; use the noise or draw [N, 0]",
+    )
