@@ -115,8 +115,9 @@ def pack(
 
 
 def _has_labels(source: str) -> bool:
+    raw = open_source(source)
     try:
-        return open_source(source).classes() is not None
+        return raw.classes() is not None
     except NoiseganError as error:
         raise NoiseganError(f"{error}; --cond=false packs the images without labels") from error
 
@@ -131,7 +132,9 @@ def _rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "size", sizes[0][0] if len(sizes) == 1 else ", ".join(f"{n} of {size}" for size, n in sizes[:6]) + more
     yield "channels", COLOURS[described["channels"]]
     if described["resolution"] is None:
-        yield "to train", "choose --resolution with --resize, and --crop center if images are not square"
+        default = described["default_resize"]
+        how = f"(without it: {default})" if default else "and, if images are not square, --crop center"
+        yield "to train", f"choose --resolution with --resize {how}"
     counts = described["class_counts"]
     if counts is None:
         yield "labels", described["labels_fault"] or "none"

@@ -169,7 +169,7 @@ def _load(path: Path, *, mmap: bool) -> Any:
     try:
         if mmap:
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             return {key: archive[key] if key in ("images", "labels") else None for key in archive.files}
     except Exception as error:
         if isinstance(error, ValueError) and "object" in str(error).lower():

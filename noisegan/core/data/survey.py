@@ -19,11 +19,11 @@ CACHE_FROM = 2**30
 def describe_raw(
     source: str | Path, *, cond: bool = False, workers: int = 2, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """`ImageDataset.describe()` of a data set as it lies there, plus `sizes` and `class_counts`; ready for JSON.
+    """`ImageDataset.describe()` of a data set as it lies there, plus what is said below; ready for JSON.
 
     `resolution` and `source_size` are None when images differ in size or no generator has that size, `channels` when
-    they differ in colour. `sizes` counts images by "WxH"; `class_counts` is None without labels, and `labels_fault`
-    then says why those that are there cannot be used, if any are.
+    they differ in colour. `default_resize` is the choice of a built-in set. `sizes` counts images by "WxH".
+    `class_counts` is None without labels, and `labels_fault` then says why those that are there, if any, are of no use.
 
     Raises:
         NoiseganError: naming the first image that is corrupt, or when `cond` and there are no usable labels.
@@ -55,6 +55,7 @@ def describe_raw(
         "mirror": False,
         "cond": cond,
         "num_classes": 0 if used is None else int(used.max()) + 1,
+        "default_resize": raw.default_resize,
         "sizes": {f"{w}x{h}": count for (w, h), count in sizes.most_common()},
         "class_counts": None if classes is None else {str(k): n for k, n in sorted(Counter(classes.tolist()).items())},
         "labels_fault": fault,
