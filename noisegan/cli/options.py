@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from noisegan.core.noise import NOISE_MODES
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
 
@@ -56,3 +58,48 @@ def parse_seeds(text: str) -> list[int]:
             raise NoiseganError(f"seed {last} is too large: seeds are 0 to {2**32 - 1}")
         seeds.extend(range(first, last + 1))
     return seeds
+
+
+def network_options(function: F) -> F:
+    """What every command that renders a trained generator takes."""
+    for option in reversed(
+        (
+            click.option("--network", required=True, type=click.Path(path_type=Path), help="run folder or snapshot"),
+            click.option("--trunc", default=1.0, show_default=True, help="truncation psi"),
+            click.option("--class", "class_index", type=int, help="class of a conditional network"),
+            click.option(
+                "--noise-mode",
+                type=click.Choice(NOISE_MODES),
+                default="frozen",
+                show_default=True,
+                help="frozen: an image's noise depends on its seed; fresh: new noise; off: none",
+            ),
+            click.option("--noise-seed", type=click.IntRange(min=0), help="default: 0 if frozen, random if fresh"),
+            click.option("--outdir", required=True, type=click.Path(path_type=Path), help="folder for the images"),
+            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto"),
+            plugin_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def resolve_noise_seed(mode: str, seed: int | None) -> int | None:
+    """The noise seed that a mode uses, None when noise is off; chosen here so that it can be recorded."""
+    if mode == "off":
+        return None
+    if seed is not None:
+        return seed
+    return 0 if mode == "frozen" else secrets.randbits(31)
+
+
+def open_outdir(path: Path) -> None:
+    """Make a folder for results.
+
+    Raises:
+        NoiseganError: when it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoiseganError(f"cannot write to {path}: {error.strerror or error}; choose another --outdir") from None

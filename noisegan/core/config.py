@@ -1,6 +1,6 @@
 """What a training run is made of: a frozen description, resolved from presets, printed, saved, and never passed on.
 
-    config = TrainConfig(data="digits", outdir="runs", noise="fuzzy", kimg=1).resolve()
+config = TrainConfig(data="digits", outdir="runs", noise="fuzzy", kimg=1).resolve()
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TrainConfig(BaseModel):
     batch_gpu: int | None = Field(None, ge=1, description="images at a time per device; gradients are accumulated")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype of the high-resolution blocks")
     device: str = Field("auto", description="cpu, cuda, cuda:N, mps or auto")
-    workers: int = Field(2, ge=0, description="threads that read images")
+    workers: int = Field(2, ge=1, description="threads that read images")
 
     z_dim: int | None = Field(None, ge=1, description="size of z")
     w_dim: int | None = Field(None, ge=1, description="size of w")

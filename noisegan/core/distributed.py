@@ -46,8 +46,10 @@ class World:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = self.sum_(torch.cat([g.flatten() for g in gradients]))
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        start = 0
+        for gradient in gradients:
+            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            start += gradient.numel()
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any process."""

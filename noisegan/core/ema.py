@@ -17,13 +17,13 @@ def ema_decay(batch: int, nimg: int, half_life_nimg: float, rampup: float | None
     """
     if rampup is not None:
         half_life_nimg = min(half_life_nimg, nimg * rampup)
-    return 0.5 ** (batch / max(half_life_nimg, 1e-8))
+    return float(0.5 ** (batch / max(half_life_nimg, 1e-8)))
 
 
 def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move parameters towards the network's and copy buffers, which are no weights: only progress and w_avg."""
     with torch.no_grad():
-        for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
-        for mean, value in zip(average.buffers(), network.buffers(), strict=True):
-            mean.copy_(value)
+        for mean, parameter in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(parameter, 1 - decay)
+        for copy, buffer in zip(average.buffers(), network.buffers(), strict=True):
+            copy.copy_(buffer)

@@ -37,8 +37,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the umask decides who may read
     except OSError as error:
         raise NoiseganError(f"cannot write {path}: {error.strerror or error}") from error
+    mode = temporary.stat().st_mode
     try:
         yield temporary
+        temporary.chmod(mode)  # a writer that replaced the file may have narrowed it
         _flush(temporary)
         temporary.replace(path)
     except BaseException:

@@ -2,8 +2,8 @@
 
 z -> `MappingNetwork` -> ws -> `Synthesis` -> image.
 
-Parameter names map one to one onto NVIDIA's PyTorch StyleGAN2: `mapping.fc0.weight`, `mapping.embed.*`, `mapping.w_avg`,
-`synthesis.b4.const`, `synthesis.b8.conv0.{weight,bias}`, `synthesis.b8.conv0.affine.{weight,bias}`,
+Parameter names map one to one onto NVIDIA's PyTorch StyleGAN2: `mapping.fc0.weight`, `mapping.embed.*`,
+`mapping.w_avg`, `synthesis.b4.const`, `synthesis.b8.conv0.{weight,bias}`, `synthesis.b8.conv0.affine.{weight,bias}`,
 `synthesis.b8.torgb.*`, `synthesis.b8.skip.weight`. Their `<layer>.noise_strength` is `<layer>.noise.additive.strength`;
 their buffer `<layer>.noise_const` [H, W] is the given noise `"b8.conv0/additive"` [N, 1, H, W]; their
 `resample_filter` is a constant here.

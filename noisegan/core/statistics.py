@@ -23,6 +23,12 @@ class Statistics:
         known = self._moments.get(name)
         self._moments[name] = moments if known is None else known + moments
 
+    def copy(self) -> Statistics:
+        """As it is now; later additions to either leave the other alone."""
+        other = Statistics()
+        other._moments = dict(self._moments)
+        return other
+
     def names(self) -> list[str]:
         return list(self._moments)
 

@@ -1,0 +1,172 @@
+"""All that a training run is at one moment: what a snapshot holds and a resume restores, to the bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noisegan.api import ImageInjector, ImageSite, Injector, PenaltyInjector, Strategy
+from noisegan.core.config import TrainConfig
+from noisegan.core.discriminator import Discriminator
+from noisegan.core.generator import Generator
+from noisegan.core.layers import set_precision
+from noisegan.core.pairing import PairingCertificate, shared_weights_hash
+from noisegan.core.rng import contained_randomness
+from noisegan.core.statistics import Statistics
+from noisegan.core.synthesis import injector_label
+from noisegan.errors import NoiseganError
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TrainState:
+    """Networks, optimisers, averages and counters of a run.
+
+    `step` counts whole steps; `phase` counts finished phases of the step under way, so that a state saved in the
+    middle of a step is exact too. Everything random is a function of the counters.
+
+    Args:
+        config: resolved options.
+        networks: arguments of generator and discriminator (`noisegan.core.config.networks`).
+        strategies: noise strategies in order of application.
+        data: what identifies the data for the pairing certificate.
+        device: where to train.
+
+    Raises:
+        NoiseganError: when float16 is asked of a CPU, or a strategy's injectors break the contract.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        networks: dict[str, dict[str, Any]],
+        strategies: Sequence[Strategy],
+        *,
+        data: str,
+        device: torch.device,
+    ) -> None:
+        if config.precision == "fp16" and device.type == "cpu":
+            raise NoiseganError("--precision fp16 needs a GPU (a CPU computes it hundreds of times slower): use bf16")
+        self.G = Generator(**networks["G"], noise=strategies)
+        self.D = Discriminator(**networks["D"])
+        self.image, self.penalty = run_injectors(strategies, networks["G"], config.seed)
+        weights = shared_weights_hash({"G": self.G, "D": self.D})
+        self.certificate = PairingCertificate(seed=config.seed, data=data, initial_weights=weights)
+        for network in (self.G, self.D):
+            set_precision(network, DTYPES[config.precision])
+        for module in (self.G, self.D, self.image, self.penalty):
+            module.to(device)
+        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.pl_mean = torch.zeros((), device=device)
+        self.step = 0
+        self.phase = 0
+        self.statistics = Statistics()
+
+        g_lazy = config.pl_interval if config.pl_weight > 0 else 0
+        d_lazy = config.r1_interval if config.need("gamma") > 0 else 0
+        self.named = {"G": self._trained_with("G"), "D": self._trained_with("D")}
+        self.optimizers = {
+            "G": _adam(self.named["G"].values(), config.glr, g_lazy, device),
+            "D": _adam(self.named["D"].values(), config.dlr, d_lazy, device),
+        }
+        self.scalers = {
+            name: torch.amp.GradScaler(device.type, enabled=config.precision == "fp16") for name in ("G", "D")
+        }
+
+    def injectors(self) -> Iterator[Injector]:
+        """Every injector of the run."""
+        for module in (self.G, self.image, self.penalty):
+            yield from (m for m in module.modules() if isinstance(m, Injector))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is a tensor, by name."""
+        tensors = {"pl_mean": self.pl_mean}
+        for prefix, module in self._modules().items():
+            tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
+        for side, optimizer in self.optimizers.items():
+            for name, parameter in self.named[side].items():
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"opt_{side}/{name}/{key}"] = value
+        return tensors
+
+    def counters(self) -> dict[str, Any]:
+        """Everything else, as plain data."""
+        return {
+            "step": self.step,
+            "phase": self.phase,
+            "pairing": self.certificate.as_dict(),
+            "statistics": self.statistics.state(),
+            "scalers": {side: scaler.state_dict() for side, scaler in self.scalers.items()},
+        }
+
+    def load(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Restore what `tensors` and `counters` returned. Every name must be there, and no other.
+
+        Raises:
+            NoiseganError: when the snapshot's tensors are not this run's.
+        """
+        rest = dict(tensors)
+        for prefix, module in self._modules().items():
+            part = {name[len(prefix) + 1 :]: rest.pop(name) for name in list(rest) if name.startswith(f"{prefix}.")}
+            try:
+                module.load_state_dict(part, strict=True)
+            except RuntimeError as error:
+                raise NoiseganError(f"the snapshot does not fit this network: {error}") from None
+        self.pl_mean.copy_(rest.pop("pl_mean"))
+        for side, optimizer in self.optimizers.items():
+            for name, parameter in self.named[side].items():
+                prefix = f"opt_{side}/{name}/"
+                values = {key[len(prefix) :]: rest.pop(key) for key in list(rest) if key.startswith(prefix)}
+                if values:
+                    optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in values.items()}
+        if rest:
+            raise NoiseganError(f"the snapshot holds what this run does not know: {', '.join(sorted(rest)[:5])}")
+        self.step, self.phase = counters["step"], counters["phase"]
+        self.certificate = PairingCertificate(**counters["pairing"])
+        self.statistics.load_state(counters["statistics"], self.pl_mean.device)
+        for side, state in counters["scalers"].items():
+            self.scalers[side].load_state_dict(state)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"G": self.G, "D": self.D, "G_ema": self.G_ema, "image": self.image, "penalty": self.penalty}
+
+    def _trained_with(self, side: str) -> dict[str, nn.Parameter]:
+        """Parameters of one optimiser by name."""
+        network = self.G if side == "G" else self.D
+        named = {f"{side}.{name}": p for name, p in network.named_parameters()}
+        for label, injector in self.image.items():
+            assert isinstance(injector, ImageInjector)
+            if injector.trains_with == side:
+                named |= {f"image.{label}.{name}": p for name, p in injector.named_parameters()}
+        return named
+
+
+def run_injectors(
+    strategies: Sequence[Strategy], generator: dict[str, Any], seed: int
+) -> tuple[nn.ModuleDict, nn.ModuleDict]:
+    """The image and penalty injectors of a run, by label."""
+    site = ImageSite(resolution=generator["resolution"], channels=generator["img_channels"])
+    image, penalty = nn.ModuleDict(), nn.ModuleDict()
+    for strategy in strategies:
+        if strategy.spec.image is not None:
+            label = injector_label(strategy.name, image)
+            with contained_randomness(seed, f"init/image.{label}"):
+                image[label] = strategy.spec.image(site, strategy.params)
+        if strategy.spec.penalty is not None:
+            label = injector_label(strategy.name, penalty)
+            with contained_randomness(seed, f"init/penalty.{label}"):
+                penalty[label] = strategy.spec.penalty(strategy.params)
+            assert isinstance(penalty[label], PenaltyInjector)
+    return image, penalty
+
+
+def _adam(parameters: Any, lr: float, lazy: int, device: torch.device) -> torch.optim.Adam:
+    """Adam with beta = (0, 0.99); a lazy regulariser every k steps adds a step, which c = k / (k + 1) makes up for
+    (Karras et al. 2020, appendix B)."""
+    c = lazy / (lazy + 1) if lazy else 1.0
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.Adam(list(parameters), lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=fused)
