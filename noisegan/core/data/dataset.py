@@ -110,15 +110,15 @@ class ImageDataset:
         index = self._index(indices)
         base = index % self._n
         if self._pixels is not None:
-            pixels = self._pixels[base]  # [N, C, R, R], a copy
+            pixels = self._pixels.index_select(0, base)  # [N, C, R, R], a copy; 20 times as fast as [base] on uint8
         else:
             pixels = torch.empty(len(base), self.channels, self.resolution, self.resolution, dtype=torch.uint8)
             decode = map if self._pool is None else self._pool.map
             for row, image in zip(pixels, decode(self._decode, base.tolist()), strict=True):
                 row.copy_(image)
-        flipped = index >= self._n  # [N]
-        if flipped.any():
-            pixels[flipped] = pixels[flipped].flip(3)
+        flipped = (index >= self._n).nonzero()[:, 0]  # the rows to flip
+        if len(flipped):
+            pixels.index_copy_(0, flipped, pixels.index_select(0, flipped).flip(3))
         return pixels
 
     def labels(self, indices: Sequence[int] | Tensor) -> Tensor:
