@@ -645,7 +645,7 @@ def test_each_epoch_is_a_permutation() -> None:
             batch_indices(stream, n, start, count)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("memory", [2**30, 0])
 def test_prefetcher_equals_direct_reads(
     tmp_path: Path, workers: int, memory: int, monkeypatch: pytest.MonkeyPatch

@@ -71,13 +71,13 @@ class Prefetcher:
         workers: int = 2,
         ahead: int = 4,
     ) -> None:
-        if start < 0 or batch < 1 or workers < 1 or ahead < 1:
+        if start < 0 or batch < 1 or workers < 0 or ahead < 1:
             raise ValueError(
-                f"Prefetcher needs start >= 0 and batch, workers, ahead >= 1; got {start}, {batch}, {workers}, {ahead}"
+                f"Prefetcher needs start, workers >= 0 and batch, ahead >= 1; got start={start}, batch={batch}, workers={workers}, ahead={ahead}"
             )
         self._dataset, self._stream, self._batch = dataset, stream, batch
         self._position, self._stride = start, batch if stride is None else stride
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="noisegan-prefetch")
+        self._pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="noisegan-prefetch")  # 0: one
         self._ready: deque[Future[Batch]] = deque()
         self._closed = False
         for _ in range(ahead):
