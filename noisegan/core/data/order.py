@@ -73,7 +73,8 @@ class Prefetcher:
     ) -> None:
         if start < 0 or batch < 1 or workers < 0 or ahead < 1:
             raise ValueError(
-                f"Prefetcher needs start, workers >= 0 and batch, ahead >= 1; got start={start}, batch={batch}, workers={workers}, ahead={ahead}"
+                "Prefetcher needs start, workers >= 0 and batch, ahead >= 1; "
+                f"got start={start}, batch={batch}, workers={workers}, ahead={ahead}"
             )
         self._dataset, self._stream, self._batch = dataset, stream, batch
         self._position, self._stride = start, batch if stride is None else stride
