@@ -23,12 +23,12 @@ def parse_expression(text: str) -> list[tuple[str, dict[str, Any]]]:
         NoiseganError: when the text is not an expression.
     """
     terms = []
-    for part in _split(text, "+"):
+    for part in _split(text, "+", text):
         term = _TERM.fullmatch(part)
         if term is None:
             raise _malformed(text, f"{part!r} is not a strategy" if part else "a strategy is missing")
         arguments: dict[str, Any] = {}
-        for item in _split(term["arguments"], ",") if (term["arguments"] or "").strip() else []:
+        for item in _split(term["arguments"], ",", text) if (term["arguments"] or "").strip() else []:
             argument = _ARGUMENT.fullmatch(item)
             if argument is None:
                 raise _malformed(text, f"{item!r} is not key=value")
@@ -39,8 +39,8 @@ def parse_expression(text: str) -> list[tuple[str, dict[str, Any]]]:
     return terms
 
 
-def _split(text: str, mark: str) -> list[str]:
-    """Parts of `text` between the marks that stand outside brackets and quotes."""
+def _split(text: str, mark: str, whole: str) -> list[str]:
+    """Parts of `text` between the marks that stand outside brackets and quotes; errors quote the `whole`."""
     parts, depth, quote, escaped = [""], 0, "", False
     for character in text:
         if quote:
@@ -53,13 +53,13 @@ def _split(text: str, mark: str) -> list[str]:
         elif character in ")]}":
             depth -= 1
             if depth < 0:
-                raise _malformed(text, f"a {character!r} closes nothing")
+                raise _malformed(whole, f"a {character!r} closes nothing")
         if character == mark and not quote and depth == 0:
             parts.append("")
         else:
             parts[-1] += character
     if quote or depth:
-        raise _malformed(text, "a bracket or quote is not closed")
+        raise _malformed(whole, "a bracket or quote is not closed")
     return [part.strip() for part in parts]
 
 
