@@ -85,9 +85,10 @@ def forward_is_per_sample(place: Place) -> None:
     require(close(output[order], shuffled), "the same samples in another order give other outputs, expected the same")
 
 
-@check("place", TENSOR_POINTS)
-def forward_is_one_graph(place: Place) -> None:
+@check("point", TENSOR_POINTS)
+def forward_is_one_graph(places: list[Place]) -> None:
     """torch.compile traces forward into one graph that gives the same output."""
+    place = places[0]
     injector = place.moved()
     inputs = place.inputs(injector)
     expected = place.call(injector, inputs)
