@@ -18,7 +18,7 @@ from noisegan.core.data import ImageDataset, open_dataset
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.distributed import World, join_world, leave_world, pick_device
 from noisegan.core.reporting import Reporter
-from noisegan.core.runfolder import RunFolder, read_options
+from noisegan.core.runfolder import OPTIONS, RunFolder, read_options
 from noisegan.core.trainer import Trainer
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins, bind
@@ -126,7 +126,7 @@ def train(
     dataset = open_config_data(config)
     config, run_options = resolve_with_data(config, dataset, strategies, plugins)
     in_place = resume is not None and "outdir" not in options
-    folder = _open_folder(config, Path(resume) if in_place and resume else None, world, strategies, dataset)
+    folder = _open_folder(config, Path(resume) if in_place and resume else None, world, run_options, dataset)
     try:
         trainer = Trainer(config, run_options, strategies, dataset, world=world, folder=folder, hook=plugins.hook)
         if snapshot is not None:
@@ -136,7 +136,7 @@ def train(
         with_start = Reporter(folder, config.total_nimg, trainer.nimg, quiet=quiet)
         if folder:
             folder.rewind_stats(trainer.nimg)
-            folder.write_json("training_options.json", {"outdir": str(config.outdir)} | run_options)
+            folder.write_json(OPTIONS, {"outdir": str(config.outdir)} | run_options)
             with_start.line(_headline(config, run_options, trainer, where))
         trainer.run(with_start)
         if folder:
@@ -246,14 +246,14 @@ def saved_strategies(path: Path, facts: dict[str, Any], plugins: Plugins) -> tup
 
 
 def _open_folder(
-    config: TrainConfig, resumed: Path | None, world: World, strategies: tuple[Strategy, ...], dataset: ImageDataset
+    config: TrainConfig, resumed: Path | None, world: World, options: dict[str, Any], dataset: ImageDataset
 ) -> RunFolder | None:
     if not world.is_main:
         return None
     if resumed is not None:
         return RunFolder.open(resumed if resumed.is_dir() else resumed.parent)
-    noise = "+".join(strategy.name for strategy in strategies)
-    return RunFolder.create(config.outdir, config.desc or f"{dataset.name}-{config.cfg}-{noise}")
+    noise = "+".join(strategy["strategy"] for strategy in options["noise"])
+    return RunFolder.create(config.outdir, config.desc or f"{dataset.name}-{config.cfg}-{noise}", options)
 
 
 def _check_same_data(snapshot: Path, options: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import NoReturn
 
 import click
 
@@ -46,12 +46,10 @@ def cli() -> None:
     """Swap the way noise enters a StyleGAN2, change nothing else, and get an answer you can trust."""
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line: 0 done, 1 a fault of noisegan, 2 a mistake of the user, 130 interrupted."""
     try:
-        cli.main(args=arguments, prog_name="noisegan", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = cli.main(args=arguments, prog_name="noisegan", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -64,4 +62,4 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

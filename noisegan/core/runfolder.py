@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,9 @@ except ImportError:  # Windows: without a lock two writers are not noticed
     fcntl = None  # type: ignore[assignment]
 
 
+OPTIONS = "training_options.json"
+
+
 class RunFolder:
     """An open run folder; `create` and `open` make one. Close it to let another process in."""
 
@@ -30,8 +34,11 @@ class RunFolder:
         self._log: IO[str] = (path / "log.txt").open("a", encoding="utf-8")
 
     @classmethod
-    def create(cls, outdir: str | Path, desc: str) -> RunFolder:
-        """Make `<outdir>/<number>-<desc>`, the number one above the highest there.
+    def create(cls, outdir: str | Path, desc: str, options: Mapping[str, Any]) -> RunFolder:
+        """Make `<outdir>/<number>-<desc>`, the number one above the highest there, with its options inside.
+
+        The folder gets its name when the options are in it, so a kill at any moment leaves a run that can be resumed
+        or none.
 
         Raises:
             NoiseganError: when it cannot be made.
@@ -39,13 +46,18 @@ class RunFolder:
         outdir = Path(outdir)
         try:
             outdir.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".new-run-", dir=outdir))
+            temporary.chmod(0o777 & ~_umask())
+            write_json(temporary / OPTIONS, {"outdir": str(outdir)} | dict(options))
             while True:
                 numbers = [int(m[1]) for p in outdir.iterdir() if (m := re.match(r"(\d{5,})(?:-|$)", p.name))]
                 path = outdir / f"{max(numbers, default=-1) + 1:05d}-{desc}"
                 try:
-                    path.mkdir()
-                except FileExistsError:
-                    continue  # another process took the number
+                    temporary.rename(path)
+                except OSError:
+                    if path.exists():
+                        continue  # another process took the number
+                    raise
                 return cls(path)
         except OSError as error:
             why = error.strerror or error
@@ -59,16 +71,12 @@ class RunFolder:
             NoiseganError: when it is none, cannot be written, or another process trains in it.
         """
         path = Path(path)
-        if not (path / "training_options.json").is_file():
-            raise NoiseganError(f"{path} is not a run folder: it has no training_options.json")
+        if not (path / OPTIONS).is_file():
+            raise NoiseganError(f"{path} is not a run folder: it has no {OPTIONS}")
         try:
             return cls(path)
         except OSError as error:
             raise NoiseganError(f"cannot write to the run folder {path}: {error.strerror or error}") from None
-
-    @property
-    def options_path(self) -> Path:
-        return self.path / "training_options.json"
 
     def last_snapshot(self) -> Path | None:
         """The last snapshot, None when the run was stopped before its first."""
@@ -130,7 +138,13 @@ def read_options(path: Path) -> dict[str, Any]:
         NoiseganError: when it is missing or not readable.
     """
     try:
-        options: dict[str, Any] = json.loads((path / "training_options.json").read_text(encoding="utf-8"))
+        options: dict[str, Any] = json.loads((path / OPTIONS).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise NoiseganError(f"cannot read {path / 'training_options.json'}: {error}") from None
+        raise NoiseganError(f"cannot read {path / OPTIONS}: {error}") from None
     return options
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -31,18 +31,16 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
         Four int64 tensors of the broadcast shape, each holding an unsigned 32-bit word.
     """
     c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(_ROUNDS):
+    even, odd = torch.stack((c0, c2)), torch.stack((c1, c3))  # [2, ...]: both multiplications of a round at once
+    shape = (2,) + (1,) * c0.ndim
+    multipliers = torch.tensor((_M0, _M1), device=c0.device).view(shape)
+    keys = [((key[0] + i * _W0) & _MASK, (key[1] + i * _W1) & _MASK) for i in range(_ROUNDS)]
+    for k in torch.tensor(keys, device=c0.device).view(_ROUNDS, *shape).unbind():
         # int64 products wrap modulo 2^64, so after the mask both halves are exact.
-        p0, p1 = c0 * _M0, c2 * _M1
-        c0, c1, c2, c3 = (
-            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
-            p1 & _MASK,
-            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
-            p0 & _MASK,
-        )
-        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    return c0, c1, c2, c3
+        product = (even * multipliers).flip(0)
+        even = (product >> 32).bitwise_and_(_MASK).bitwise_xor_(odd).bitwise_xor_(k)
+        odd = product.bitwise_and_(_MASK)
+    return even[0], odd[0], even[1], odd[1]
 
 
 def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
