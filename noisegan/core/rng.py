@@ -70,10 +70,10 @@ class StreamSource:
         return values.reshape(self.batch, *shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """Integers in 0 .. high - 1, [batch, *shape] int64; bias below high / 2^32."""
+        """Integers in 0 .. high - 1, high <= 2^32, [batch, *shape] int64; bias below high / 2^32."""
         count = math.prod(shape)
         bits = philox_bits(self._key, self._step, self._ids, count, first_block=self._take(count))
-        return ((bits * high) >> 32).reshape(self.batch, *shape)
+        return ((bits * high >> 32) & 0xFFFFFFFF).reshape(self.batch, *shape)  # products wrap modulo 2^64
 
     def _take(self, count: int) -> int:
         first, self._block = self._block, self._block + (count + 3) // 4

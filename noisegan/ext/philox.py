@@ -74,7 +74,7 @@ def philox_normal(key: tuple[int, int], step: int, ids: Tensor, count: int, *, f
     The radius uses all 32 bits, so the tails reach 6.7 standard deviations.
     """
     even = count + count % 2
-    bits = philox_bits(key, step, ids, even, first_block=first_block).view(len(ids), -1, 2)  # [N, pairs, 2]
+    bits = philox_bits(key, step, ids, even, first_block=first_block).view(len(ids), even // 2, 2)  # [N, pairs, 2]
     u = bits[..., 0].to(torch.float32) * 2.0**-32 + 2.0**-33  # (0, 1]
     angle = bits[..., 1].to(torch.float32) * (2 * math.pi * 2.0**-32)
     radius = torch.sqrt(-2.0 * torch.log(u))
