@@ -1,0 +1,27 @@
+"""What every test shares: one thread, the built-in plugins, no GPU tests where there is no GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from noisegan.manager import Plugins
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def plugins() -> Plugins:
+    """The built-in plugins, whatever else is installed."""
+    return Plugins(entry_points=False)
