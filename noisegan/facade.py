@@ -125,22 +125,22 @@ def train(
     config.micro_batch(world.size)
     dataset = open_config_data(config)
     config, run_options = resolve_with_data(config, dataset, strategies, plugins)
+    trainer = Trainer(config, run_options, strategies, dataset, world=world, hook=plugins.hook)
+    if snapshot is not None:
+        _check_same_data(snapshot, run_options)
+        trainer.restore(snapshot)
     in_place = resume is not None and "outdir" not in options
     folder = _open_folder(config, Path(resume) if in_place and resume else None, world, run_options, dataset)
     try:
-        trainer = Trainer(config, run_options, strategies, dataset, world=world, folder=folder, hook=plugins.hook)
-        if snapshot is not None:
-            _check_same_data(snapshot, run_options)
-            trainer.restore(snapshot)
-        where = world.share(str(folder.path) if folder else None)
-        with_start = Reporter(folder, config.total_nimg, trainer.nimg, quiet=quiet)
+        where: str = world.share(str(folder.path) if folder else None)
+        reporter = Reporter(folder, config.total_nimg, trainer.nimg, quiet=quiet)
         if folder:
             folder.rewind_stats(trainer.nimg)
             folder.write_json(OPTIONS, {"outdir": str(config.outdir)} | run_options)
-            with_start.line(_headline(config, run_options, trainer, where))
-        trainer.run(with_start)
+            reporter.line(_headline(config, run_options, trainer, where))
+        trainer.run(folder, reporter)
         if folder:
-            with_start.line(f"done: {where}")
+            reporter.line(f"done: {where}")
     finally:
         if folder:
             folder.close()

@@ -425,3 +425,18 @@ class LearnedPenalty(ToyPenalty):
     def __init__(self) -> None:
         super().__init__()
         self.learned = nn.Parameter(torch.ones(()))
+
+
+# --- in a whole generator
+
+
+@breaks("works_in_a_generator", "must use the noise it is handed")
+class IgnoresGivenNoise(ToyFeature):
+    """Keeps what it drew and uses that."""
+
+    def draw(self, source: NoiseSource) -> Tensor:
+        self.drawn = super().draw(source)
+        return self.drawn
+
+    def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
+        return super().forward(x, getattr(self, "drawn", noise).to(x.dtype), w)

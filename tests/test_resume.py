@@ -15,16 +15,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
+from training import ALL_POINTS, SMALL, STRATEGIES, as_arguments, assert_same_snapshot, snapshot_names
+from training import noisegan as command
 
 import noisegan
 from noisegan.core.checkpoint import find_snapshot, snapshots
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
-
-from training import ALL_POINTS, SMALL, STRATEGIES, as_arguments, assert_same_snapshot, snapshot_names
-from training import noisegan as command
 
 
 class Crash(Exception):

@@ -37,7 +37,7 @@ class TrainState:
         device: where to train.
 
     Raises:
-        NoiseganError: when float16 is asked of a CPU, or a strategy's injectors break the contract.
+        NoiseganError: when float16 is asked of a CPU.
     """
 
     def __init__(

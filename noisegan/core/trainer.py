@@ -45,7 +45,6 @@ class Trainer:
         strategies: noise strategies in order of application.
         dataset: the real images.
         world: this process among others.
-        folder: the run folder, on the main process only.
         hook: an object with the lifecycle hooks of `noisegan.hookspecs` as methods.
     """
 
@@ -57,11 +56,11 @@ class Trainer:
         dataset: ImageDataset,
         *,
         world: World,
-        folder: RunFolder | None,
         hook: Any,
     ) -> None:
         self.config, self.options, self.dataset = config, dict(options), dataset
-        self.world, self.folder, self.hook = world, folder, hook
+        self.world, self.hook = world, hook
+        self.folder: RunFolder | None = None
         self.noise = " + ".join(map(str, strategies))
         self.streams = Streams(config.seed)
         self.batch: int = config.need("batch")
@@ -80,13 +79,21 @@ class Trainer:
         """Go on from a snapshot."""
         self.state.load(read_tensors(snapshot), read_facts(snapshot)["counters"])
 
-    def run(self, reporter: Reporter) -> Path | None:
-        """Train to the end. Returns the last snapshot on the main process.
+    def run(self, folder: RunFolder | None, reporter: Reporter) -> Path | None:
+        """Train to the end.
+
+        Args:
+            folder: the run folder on the main process, None on the others.
+            reporter: tells the user.
+
+        Returns:
+            The last snapshot on the main process.
 
         Raises:
             Interrupted: when the user stops it; the state is saved.
             NoiseganError: when a loss is not finite, or a file cannot be read or written.
         """
+        self.folder = folder
         view = self._view()
         started_s = time.monotonic()
         with _StopSignals(self), reporter:

@@ -23,6 +23,7 @@ from noisegan.testing import (
     checks_contract,
     checks_forward,
     checks_gradient,
+    checks_network,
     checks_noise,
     checks_penalty,
     checks_state,
@@ -32,7 +33,7 @@ from noisegan.testing.registry import CHECKS, Broken, Check
 
 __all__ = ["CHECKS", "SUITE", "Check", "CheckResult", "assert_conforms", "check_strategy", "strategy_checks"]
 
-SUITE = (checks_contract, checks_forward, checks_gradient, checks_noise, checks_penalty, checks_state)
+SUITE = (checks_contract, checks_forward, checks_gradient, checks_noise, checks_penalty, checks_state, checks_network)
 """The modules whose import fills `CHECKS`."""
 
 Subject = str | Strategy | StrategySpec[Any]

@@ -1,0 +1,93 @@
+"""Two processes on one machine: the same losses as one, and no hang when one of them fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training import ALL_POINTS, SMALL, as_arguments
+from training import noisegan as command
+
+from noisegan.core.checkpoint import find_snapshot
+from noisegan.core.rng import Streams
+
+OPTIONS = SMALL | {"kimg": 0.08, "tick": 0.04, "noise": "all_points"}
+
+
+def torchrun(*arguments: str, plugin: Path = ALL_POINTS) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "noisegan",
+         "train", "--plugin", str(plugin), *arguments],
+        capture_output=True, text=True, timeout=150, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def stats(outdir: Path) -> list[dict[str, Any]]:
+    (run,) = outdir.iterdir()
+    return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    """Losses, statistics, learned noise and pairing agree; weights to float rounding."""
+    two = torchrun(*as_arguments(OPTIONS), "--outdir", str(tmp_path / "two"))
+    assert two.returncode == 0, two.stderr
+    one = command("train", "--plugin", str(ALL_POINTS), *as_arguments(OPTIONS), "--outdir", str(tmp_path / "one"))
+    assert one.returncode == 0, one.stderr
+    lines = list(zip(stats(tmp_path / "one"), stats(tmp_path / "two"), strict=True))
+    assert len(lines) == 2
+    for a, b in lines:
+        assert a.keys() == b.keys()
+        for name in a:
+            if name.startswith(("Loss/", "Noise/")):
+                assert a[name]["num"] == b[name]["num"], name
+                assert a[name]["mean"] == pytest.approx(b[name]["mean"], rel=1e-3, abs=1e-4), name
+    runs = [next((tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert (runs[0] / "pairing.json").read_bytes() == (runs[1] / "pairing.json").read_bytes()
+    a, b = (load_file(find_snapshot(run)) for run in runs)
+    for name in a:
+        if name.startswith("G_ema."):
+            assert torch.allclose(a[name], b[name], atol=2e-3), name
+
+
+FAILS_ON_ONE_RANK = """
+import os
+from noisegan.api import FeatureInjector, Params, StrategySpec, hookimpl
+
+class Failing(FeatureInjector):
+    def set_progress(self, fraction):
+        if fraction > 0.3 and os.environ.get("RANK") == "1":
+            raise RuntimeError("rank one is out of order")
+    def draw(self, source):
+        return source.normal(0)
+    def forward(self, x, noise, w):
+        return x
+
+@hookimpl
+def register_strategies(register):
+    register(StrategySpec(name="failing", params=Params, summary="s", reference="r", identity_at_init=True,
+                          feature=lambda site, p: Failing()))
+"""
+
+
+@pytest.mark.slow
+def test_no_process_hangs_when_one_fails(tmp_path: Path) -> None:
+    plugin = tmp_path / "failing.py"
+    plugin.write_text(FAILS_ON_ONE_RANK)
+    failed = torchrun(*as_arguments(OPTIONS | {"noise": "failing"}), "--outdir", str(tmp_path / "o"), plugin=plugin)
+    assert failed.returncode != 0
+    assert "rank one is out of order" in failed.stderr
+
+
+def test_two_ranks_draw_the_same_noise_per_sample_as_one_process() -> None:
+    stream = Streams(3)["noise/b8.conv0/G"]
+    whole = stream.source(step=5, ids=range(8)).normal(1, 8, 8)
+    parts = [stream.source(step=5, ids=range(first, first + 4)).normal(1, 8, 8) for first in (0, 4)]
+    assert torch.equal(whole, torch.cat(parts))
