@@ -204,7 +204,7 @@ def test_a_constant_map_keeps_values_and_gradients_moderate(
     out = module(x, E.to(dtype), W.to(dtype))
     assert float(out.detach().abs().max()) < 10 * (abs(level) + 5)
     targets = [x, *module.parameters()]
-    size = 100 * R * R * (abs(level) + 5) ** 2
+    size = (abs(level) + 5) ** 2  # the loss below is of this size
     (first, *others) = torch.autograd.grad(out.square().mean(), targets, create_graph=True)
     second = torch.autograd.grad(
         first.square().sum() + sum(g.square().sum() for g in others), targets, allow_unused=True
@@ -212,7 +212,7 @@ def test_a_constant_map_keeps_values_and_gradients_moderate(
     for g in [first, *others]:
         assert float(g.detach().abs().max()) < size
     for g in second:
-        assert g is None or bool(g.isfinite().all())
+        assert g is None or float(g.abs().max()) < size
 
 
 def test_a_constant_map_gives_the_noise_of_a_uniform_strength(plugins: Plugins) -> None:
