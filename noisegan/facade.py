@@ -14,10 +14,10 @@ from noisegan.api import Strategy
 from noisegan.core import generator as core_generator
 from noisegan.core.checkpoint import find_snapshot, read_facts, read_tensors, snapshots
 from noisegan.core.config import TrainConfig, changed_options, networks
-from noisegan.core.data import ImageDataset, open_dataset
+from noisegan.core.data import BUILT_IN, ImageDataset, open_dataset
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.distributed import World, join_world, leave_world, pick_device
-from noisegan.core.reporting import Reporter
+from noisegan.core.reporting import Reporter, counting
 from noisegan.core.runfolder import OPTIONS, RunFolder, read_options
 from noisegan.core.trainer import Trainer
 from noisegan.errors import NoiseganError
@@ -123,7 +123,8 @@ def train(
     strategies = plugins.parse(config.noise)
     world = join_world(config.device)
     config.micro_batch(world.size)
-    dataset = open_config_data(config)
+    config.check_device(world.device.type)
+    dataset = open_config_data(config, silent=quiet or not world.is_main)
     config, run_options = resolve_with_data(config, dataset, strategies, plugins)
     trainer = Trainer(config, run_options, strategies, dataset, world=world, hook=plugins.hook)
     if snapshot is not None:
@@ -154,6 +155,7 @@ def dry_run(*, resume: str | Path | None = None, plugins: Plugins | None = None,
     config = resumed_config(Path(resume), options)[0] if resume is not None else TrainConfig.make(**options)
     config = config.resolve()
     config.micro_batch(1)
+    config.check_device(pick_device(config.device).type)
     return resolve_with_data(config, open_config_data(config), plugins.parse(config.noise), plugins)[1]
 
 
@@ -187,24 +189,28 @@ def resumed_config(resume: Path, options: dict[str, Any]) -> tuple[TrainConfig, 
     return TrainConfig.make(**({"outdir": str(folder.parent)} | known | options)), snapshot
 
 
-def open_config_data(config: TrainConfig) -> ImageDataset:
+def open_config_data(config: TrainConfig, *, silent: bool = False) -> ImageDataset:
     """The data set that a config names."""
-    return open_dataset(
-        config.data,
-        resolution=config.resolution,
-        resize=config.resize,
-        crop=config.crop,
-        mirror=config.mirror,
-        cond=config.cond,
-        workers=config.workers,
-    )
+    with counting("reading images", silent=silent) as progress:
+        return open_dataset(
+            config.data,
+            resolution=config.resolution,
+            resize=config.resize,
+            crop=config.crop,
+            mirror=config.mirror,
+            cond=config.cond,
+            workers=config.workers,
+            progress=progress,
+        )
 
 
 def resolve_with_data(
     config: TrainConfig, dataset: ImageDataset, strategies: tuple[Strategy, ...], plugins: Plugins
 ) -> tuple[TrainConfig, dict[str, Any]]:
     """The config with everything filled in, and what training_options.json and snapshots record."""
-    config = config.model_copy(update={"resolution": dataset.resolution})
+    # A run is resumed from any folder, so a path is recorded whole.
+    path = config.data if config.data in BUILT_IN else str(Path(config.data).absolute())
+    config = config.model_copy(update={"resolution": dataset.resolution, "data": path})
     data = dataset.describe()
     sources = plugins.source_of(strategies)
     options = {

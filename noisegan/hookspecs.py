@@ -82,7 +82,7 @@ def after_step(run: RunView, step: StepView) -> None:
 
 @hookspec
 def after_evaluation(run: RunView, report: Mapping[str, Any]) -> None:
-    """After the metrics of a snapshot are computed. Once per evaluation, rank 0."""
+    """After the metrics of a snapshot are computed. Once per evaluation, rank 0. (This version has no metrics yet.)"""
 
 
 @hookspec
@@ -97,5 +97,5 @@ def after_train(run: RunView, summary: SummaryView) -> None:
 
 @hookspec
 def report_sections(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Extra sections of a comparison report as (title, HTML) pairs. Once per report."""
+    """Extra sections of a comparison report as (title, HTML) pairs. Once per report. (There is no report yet.)"""
     return []

@@ -280,3 +280,59 @@ def test_grey_rgb_and_rgba_with_labels_train(tmp_path: Path, channels: int) -> N
 def test_tensorboard_events_are_written_where_it_is_installed(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     assert list(train(tmp_path).glob("events.out.tfevents*"))
+
+
+def test_float16_scales_its_losses_and_skips_overflow_as_on_a_gpu() -> None:
+    """The float16 code on a CPU, where it is slow but the same: the scaler's state grows, backs off and is kept."""
+    from noisegan.core.config import networks
+    from noisegan.core.data import open_dataset
+    from noisegan.core.distributed import World
+    from noisegan.core.images import to_float
+    from noisegan.core.phases import RealBatch, TrainingStep
+    from noisegan.core.rng import Streams
+    from noisegan.core.state import TrainState
+
+    def step(precision: str, scale: float) -> tuple[TrainState, dict[str, float]]:
+        config = TrainConfig.make(outdir="", **SMALL | {"precision": precision}).resolve()
+        data = open_dataset("digits", resolution=8)
+        device = torch.device("cpu")
+        arguments = networks(config, resolution=8, img_channels=1, c_dim=0)
+        state = TrainState(config, arguments, plugins().parse("fuzzy"), data="", device=device)
+        if precision == "fp16":
+            for scaler in state.scalers.values():
+                scaler._init_scale = scale
+        runner = TrainingStep(state, config, data, Streams(1), World(0, 1, device))
+        real = RealBatch(to_float(data.images(range(8))), data.labels(range(8)))
+        return state, runner.run(real)
+
+    _, full = step("fp32", 1)
+    half, losses = step("fp16", 2.0**10)
+    assert losses["R1"] == pytest.approx(full["R1"], rel=0.05)
+    assert losses["PL"] == pytest.approx(full["PL"], rel=0.05)
+    assert losses["D"] == pytest.approx(full["D"], rel=0.05)
+    assert half.counters()["scalers"]["D"]["scale"] == 2.0**10
+    overflown, losses = step("fp16", 2.0**100)
+    assert "R1" not in losses
+    assert "Loss/r1_penalty" not in overflown.statistics.names()
+    assert overflown.counters()["scalers"]["D"]["scale"] < 2.0**100
+    assert all(p.isfinite().all() for p in overflown.D.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_trains_as_a_cpu_does(tmp_path: Path, precision: str) -> None:
+    cpu = train(tmp_path, noise="all_points")
+    gpu = train(tmp_path, noise="all_points", device="cuda", precision=precision)
+    for a, b in zip(stats(cpu), stats(gpu), strict=True):
+        assert a["Loss/D/loss"]["mean"] == pytest.approx(b["Loss/D/loss"]["mean"], rel=0.05)
+    assert (cpu / "pairing.json").read_bytes() == (gpu / "pairing.json").read_bytes()
+    noisegan.train(resume=gpu, kimg=0.06, plugins=plugins(), quiet=True)
+
+
+@pytest.mark.gpu
+def test_the_integer_bits_are_the_same_on_a_gpu() -> None:
+    from noisegan.ext import philox_bits, philox_normal
+
+    ids = torch.arange(5)
+    assert torch.equal(philox_bits((1, 2), 3, ids, 99), philox_bits((1, 2), 3, ids.cuda(), 99).cpu())
+    assert torch.allclose(philox_normal((1, 2), 3, ids, 99), philox_normal((1, 2), 3, ids.cuda(), 99).cpu(), atol=1e-5)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from noisegan.cli.options import boolean_option
 from noisegan.core.data import CROPS, RESIZES, RESOLUTIONS, open_dataset
 from noisegan.core.data.locate import open_source
 from noisegan.core.data.pack import check_destination, pack_dataset
-from noisegan.core.data.source import Progress
 from noisegan.core.data.survey import describe_raw, find_faults
+from noisegan.core.reporting import counting
 from noisegan.errors import NoiseganError
 
 COLOURS = {None: "they differ", 1: "1 (grey)", 3: "3 (RGB)", 4: "4 (RGBA)"}
@@ -46,7 +43,7 @@ def command() -> None:
 @workers_option
 def info(source: str, as_json: bool, cond: bool, workers: int) -> None:
     """Describe a data set as it lies there: sizes, colours, classes, fingerprint."""
-    with _progress("reading") as progress:
+    with counting("reading") as progress:
         described = describe_raw(source, cond=cond, workers=workers, progress=progress)
     if as_json:
         click.echo(json.dumps(described, indent=2))
@@ -69,7 +66,7 @@ def check(source: str, workers: int) -> None:
 
     Exits with status 2 when there is one.
     """
-    with _progress("checking") as progress:
+    with counting("checking") as progress:
         n_images, faults = find_faults(source, workers=workers, progress=progress)
     for fault in faults:
         click.echo(fault)
@@ -102,11 +99,11 @@ def pack(
     check_destination(destination, force=force)
     if cond is None:
         cond = _has_labels(source)
-    with _progress("reading") as progress:
+    with counting("reading") as progress:
         dataset = open_dataset(
             source, resolution=resolution, resize=resize, crop=crop, cond=cond, workers=workers, progress=progress
         )
-    with _progress("packing") as progress:
+    with counting("packing") as progress:
         fingerprint = pack_dataset(dataset, destination, force=force, workers=workers, progress=progress)
     labels = f"{dataset.c_dim} classes" if cond else "no labels"
     size = f"{dataset.resolution}x{dataset.resolution}"
@@ -141,13 +138,3 @@ def _rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         shown = ", ".join(f"{k}: {n}" for k, n in list(counts.items())[:20])
         yield "classes", f"{len(counts)} ({shown}{', ...' if len(counts) > 20 else ''})"
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Progress]:
-    """A bar on standard error, when that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -157,6 +157,15 @@ class TrainConfig(BaseModel):
             )
         return micro
 
+    def check_device(self, kind: str) -> None:
+        """Refuse what a kind of device (`cpu`, `cuda`, `mps`) does badly.
+
+        Raises:
+            NoiseganError: when float16 is asked of a CPU.
+        """
+        if self.precision == "fp16" and kind == "cpu":
+            raise NoiseganError("--precision fp16 needs a GPU (a CPU computes it hundreds of times slower): use bf16")
+
 
 def to_nimg(kimg: float) -> int:
     """Thousands of images to images."""

@@ -61,8 +61,9 @@ class TrainingStep:
             injector.set_progress(progress)
         report = {}
         for name in PHASES[state.phase :]:
-            if self._is_due(name):
-                report[name] = self._phase(name, real)
+            loss = self._phase(name, real) if self._is_due(name) else None
+            if loss is not None:
+                report[name] = loss
             state.phase += 1
         decay = ema_decay(
             self.batch,
@@ -83,8 +84,11 @@ class TrainingStep:
             return config.need("gamma") > 0 and step % config.r1_interval == 0
         return True
 
-    def _phase(self, name: str, real: RealBatch) -> float:
-        """Gradients over all micro-batches and processes, a check, one move of the optimiser."""
+    def _phase(self, name: str, real: RealBatch) -> float | None:
+        """Gradients over all micro-batches and processes, a check, one move of the optimiser.
+
+        Returns the loss, None when float16 overflowed and the move was left out.
+        """
         state, world = self.state, self.world
         side = "G" if name in ("G", "PL") else "D"
         optimizer, scaler, parameters = state.optimizers[side], state.scalers[side], state.named[side].values()
@@ -105,12 +109,17 @@ class TrainingStep:
         if finite and not scaler.is_enabled():  # with float16 the scaler skips overflowing steps by itself
             gradients = [p.grad for p in parameters if p.grad is not None]
             finite = bool(torch.nn.utils.get_total_norm(gradients).isfinite())
+        # The regularisers' inner gradients are scaled too, so with float16 they overflow until the scale has come down.
+        overflown = not finite and name in ("PL", "R1") and scaler.is_enabled() and scaler.get_scale() >= 1
         if not finite:
             state.statistics = statistics
+        if not finite and not overflown:
             what = "gradient" if math.isfinite(value) else "loss"
             raise NonFiniteError(f"the {what} of phase {name} is not finite")
         scaler.step(optimizer)
         scaler.update()
+        if overflown:
+            return None
         average = world.sum_(torch.stack(averages).sum(dim=0))
         if name == "G":
             state.G.mapping.track(average)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from noisegan.core.runfolder import RunFolder
 
@@ -78,6 +79,16 @@ class Reporter:
     def _speed(self, nimg: int) -> float:
         """Images per second since the start of this process."""
         return (nimg - self._start) / max(time.monotonic() - self._started_s, 1e-9)
+
+
+@contextmanager
+def counting(what: str, *, silent: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, when that is a terminal; the function it gives is called with (done, in all)."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=silent or not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _tensorboard(folder: RunFolder | None) -> Any:

@@ -35,9 +35,6 @@ class TrainState:
         strategies: noise strategies in order of application.
         data: what identifies the data for the pairing certificate.
         device: where to train.
-
-    Raises:
-        NoiseganError: when float16 is asked of a CPU.
     """
 
     def __init__(
@@ -49,8 +46,6 @@ class TrainState:
         data: str,
         device: torch.device,
     ) -> None:
-        if config.precision == "fp16" and device.type == "cpu":
-            raise NoiseganError("--precision fp16 needs a GPU (a CPU computes it hundreds of times slower): use bf16")
         self.G = Generator(**networks["G"], noise=strategies)
         self.D = Discriminator(**networks["D"])
         self.image, self.penalty = run_injectors(strategies, networks["G"], config.seed)

@@ -68,14 +68,17 @@ def upfirdn2d(
     x0, x1, y0, y1 = padding
     channels = x.shape[1]
     if up == 1:
-        x = F.pad(x, padding) if any(padding) else x
-        return F.conv2d(x, f.expand(channels, 1, *f.shape), stride=down, groups=channels)
+        if x0 == x1 >= 0 and y0 == y1 >= 0:  # the convolution pads by itself, without a copy
+            return F.conv2d(x, f.expand(channels, 1, *f.shape), stride=down, padding=(y0, x0), groups=channels)
+        return F.conv2d(F.pad(x, padding), f.expand(channels, 1, *f.shape), stride=down, groups=channels)
     # A transposed convolution skips the inserted zeros. It yields the full convolution of the upsampled map (less the
-    # zeros after the last sample), which starts kh - 1 rows and kw - 1 columns before padding 0 would.
+    # zeros after the last sample), of which `padding` wants more or less at each end.
     kh, kw = f.shape
     kernel = f.flip(0, 1).expand(channels, 1, kh, kw)
-    height, width = x.shape[2] * up + y0 + y1 - kh + 1, x.shape[3] * up + x0 + x1 - kw + 1
-    x = F.conv_transpose2d(x, kernel, stride=up, groups=channels)
     top, left = y0 - kh + 1, x0 - kw + 1
-    x = F.pad(x, (left, width - x.shape[3] - left, top, height - x.shape[2] - top))
+    bottom, right = y1 - (kh - up), x1 - (kw - up)
+    if top == bottom <= 0 and left == right <= 0:
+        x = F.conv_transpose2d(x, kernel, stride=up, padding=(-top, -left), groups=channels)
+    else:
+        x = F.pad(F.conv_transpose2d(x, kernel, stride=up, groups=channels), (left, right, top, bottom))
     return x[:, :, ::down, ::down] if down > 1 else x

@@ -7,11 +7,13 @@ with Prefetcher(dataset, Streams(seed)["data"], start=0, batch=16) as batches:
 
 from __future__ import annotations
 
+from noisegan.core.data.builtin import BUILT_IN
 from noisegan.core.data.dataset import ImageDataset, open_dataset
 from noisegan.core.data.fit import CROPS, RESIZES, RESOLUTIONS
 from noisegan.core.data.order import Batch, Prefetcher, batch_indices
 
 __all__ = [
+    "BUILT_IN",
     "CROPS",
     "RESIZES",
     "RESOLUTIONS",

@@ -1,0 +1,28 @@
+# On a fresh machine one of these is all the set-up there is:
+#   make demo   a short training run with sample grids
+#   make test   lint, types, import directions, tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/noisegan train --data digits --cfg tiny --noise fuzzy --kimg 4 --tick 0.5 --snap 2 --seed 1 --outdir runs/demo
+	@echo "Look at fakes000004.png beside reals.png in the newest folder of runs/demo."
+
+test: .venv/installed lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
