@@ -179,6 +179,13 @@ def test_the_plain_discriminator_is_convolutions_and_filters_one_after_another()
     torch.testing.assert_close(D(images).detach(), expected, rtol=0, atol=1e-12)
 
 
+def test_skip_blocks_hand_on_the_filtered_smaller_image() -> None:
+    D, images = discriminator(architecture="skip").double(), pictures(4).double()
+    smaller = F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+    found = D.b16(None, images)[1]
+    torch.testing.assert_close(found[:, :, 1:-1, 1:-1], smaller[:, :, 1:-1, 1:-1])
+
+
 def test_a_residual_block_is_the_sum_of_two_ways_over_sqrt_2() -> None:
     D, images = discriminator().double(), pictures(4).double()
     block = D.b16

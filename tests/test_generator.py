@@ -84,6 +84,23 @@ def test_classes_make_a_difference(plugins: Plugins) -> None:
     assert float((images[0] - images[1]).detach().abs().max()) > 1e-3
 
 
+def test_z_and_the_embedded_class_are_normalised_each(plugins: Plugins) -> None:
+    mapping = generator(plugins, c_dim=3).mapping
+    met = []
+    mapping.fc0.register_forward_hook(lambda _, inputs, __: met.append(inputs[0]))
+    mapping(5 * latents(3), torch.eye(3))
+    moments = [met[0][:, part].square().mean(dim=1) for part in (slice(0, 8), slice(8, 14))]
+    torch.testing.assert_close(torch.stack(moments), torch.ones(2, 3))
+
+
+def test_a_residual_block_is_the_sum_of_two_ways_over_sqrt_2(plugins: Plugins) -> None:
+    G = generator(plugins, "none", architecture="residual").double()
+    block, noise = G.synthesis.b8, G.draw_noise("off", 2)
+    x, ws = latents(2, 6 * 16).double().view(2, 6, 4, 4), latents(2, 18).double().view(2, 3, 6)
+    other_way = block.conv1(block.conv0(x, ws[:, 0], noise), ws[:, 1], noise)
+    torch.testing.assert_close(block(x, None, ws, noise)[0], (block.skip(x) + other_way) / 2**0.5)
+
+
 SKIP_8 = """
 mapping.fc0.weight [6, 8]
 mapping.fc0.bias [6]

@@ -110,6 +110,9 @@ def test_other_data_of_the_same_size_are_told_by_their_fingerprint() -> None:
 def test_every_step_and_its_place_count() -> None:
     digests = [note(certificate(), range(steps)) for steps in range(5)]
     assert len({d.data_order for d in digests}) == len({d.z for d in digests}) == 5
+    strayed = certificate()
+    strayed.note_step(0, torch.tensor([9, 9, 9, 9]), Streams(1))
+    assert note(strayed, range(1, 4)).data_order != digests[4].data_order  # an early item is not forgotten
     items, streams = [torch.tensor([1, 2]), torch.tensor([2, 1])], Streams(1)
     swapped = []
     for order in ([0, 1], [1, 0]):
