@@ -124,7 +124,10 @@ class TrainingStep:
         if name == "G":
             state.G.mapping.track(average)
         elif name == "PL":
-            state.pl_mean.lerp_(average, 0.01)  # decay 0.99, Karras et al. 2020, appendix B
+            # Decay 0.99 (Karras et al. 2020, appendix B); a plain mean of the first hundred. From a start at zero it
+            # would take a hundred updates to rise, and short runs would spend them shrinking the generator's Jacobian.
+            seen = state.step // self.config.pl_interval
+            state.pl_mean.lerp_(average, max(0.01, 1 / (seen + 1)))
         return value
 
     def _generator(self, ids: Tensor, real: RealBatch) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, Params, StrategySpec, hookimpl
 
-_FLAT = 1e-5
-"""A map whose spread is below this share of its size is constant to float rounding: s is 0 there, not noise / 0."""
+_FLAT = 0.01
+"""Least spread that s is divided by, as a share of one plus the map's size: on a flatter map s fades to 0 with bounded
+gradients instead of blowing rounding errors up to full size (bfloat16 rounds by up to 0.004)."""
 _TINY = 1e-8
 """Keeps the norm of s' from zero."""
 
@@ -80,8 +81,8 @@ class FuzzyNoise(FeatureInjector):
         mu = x.sum(dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))  # [N, 1, H, W]
         s = mu - mu.mean(dim=(2, 3), keepdim=True)
         peak = s.abs().amax(dim=(2, 3), keepdim=True)  # [N, 1, 1, 1]
-        flat = peak <= _FLAT * mu.abs().amax(dim=(2, 3), keepdim=True)
-        s = torch.where(flat, torch.zeros_like(s), s / torch.where(flat, torch.ones_like(peak), peak))
+        floor = _FLAT * (1 + mu.detach().abs().amax(dim=(2, 3), keepdim=True))
+        s = s / torch.maximum(peak, floor)
         s = self.alpha * (self.scale * s + self.shift) + (1 - self.alpha)
         return s / torch.sqrt(s.square().sum(dim=(2, 3), keepdim=True) + _TINY**2)
 
