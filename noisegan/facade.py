@@ -116,7 +116,7 @@ def train(
         options = config.model_dump(exclude_unset=True) | options
     snapshot: Path | None = None
     if resume is not None:
-        config, snapshot = resumed_config(Path(resume), options)
+        config, snapshot = resumed_config(Path(resume), options, plugins)
     else:
         config = TrainConfig.make(**options)
     config = config.resolve()
@@ -152,18 +152,18 @@ def train(
 def dry_run(*, resume: str | Path | None = None, plugins: Plugins | None = None, **options: Any) -> dict[str, Any]:
     """What `train` would record, with everything resolved and checked; nothing is written."""
     plugins = plugins or Plugins()
-    config = resumed_config(Path(resume), options)[0] if resume is not None else TrainConfig.make(**options)
+    config = resumed_config(Path(resume), options, plugins)[0] if resume is not None else TrainConfig.make(**options)
     config = config.resolve()
     config.micro_batch(1)
     config.check_device(pick_device(config.device).type)
     return resolve_with_data(config, open_config_data(config), plugins.parse(config.noise), plugins)[1]
 
 
-def resumed_config(resume: Path, options: dict[str, Any]) -> tuple[TrainConfig, Path | None]:
+def resumed_config(resume: Path, options: dict[str, Any], plugins: Plugins) -> tuple[TrainConfig, Path | None]:
     """The saved options with the new ones laid over, and the snapshot to start from (None: before the first).
 
     Raises:
-        NoiseganError: when an option differs that may not, or later snapshots would be overwritten.
+        NoiseganError: when an option differs that may not, later snapshots would be overwritten, or a plugin is missing.
     """
     if resume.is_dir():
         snapshot = snapshots(resume)[-1] if snapshots(resume) else None
@@ -179,6 +179,7 @@ def resumed_config(resume: Path, options: dict[str, Any]) -> tuple[TrainConfig, 
                 f"{snapshot.parent} holds later snapshots than {snapshot.name}: resume the folder, or give --outdir "
                 "to go on from here in a run of its own"
             )
+    saved_strategies(resume, saved, plugins)
     known = saved["config"]
     differing = changed_options(known, options)
     if differing:

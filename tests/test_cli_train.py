@@ -157,6 +157,7 @@ def test_a_plugin_file_serves_every_command(tmp_path: Path, capsys: pytest.Captu
     sentence = mistake(capsys, *base)
     assert "'all_points'" in sentence
     assert f"--plugin {ALL_POINTS}" in sentence
+    assert f"--plugin {ALL_POINTS}" in mistake(capsys, "train", "--resume", str(folder))
 
 
 TRAIN = ("train", *as_arguments(SHORT))

@@ -54,7 +54,8 @@ def fuzzy_sigma(x: Array, a: Array, A: Array, b: Array) -> Array:
 
 def fuzzy(x: Array, e: Array, p: dict[str, Array], form: str) -> Array:
     sigma = fuzzy_sigma(x, p["alpha"], p["scale"], p["shift"])
-    return p["strength"] * sigma * (x + e) if form == "scaled" else x + p["strength"] * sigma * e
+    r = p["strength"] * R  # the parameter is r / sqrt(H W)
+    return r * sigma * (x + e) if form == "scaled" else x + r * sigma * e
 
 
 # additive and none
@@ -105,7 +106,7 @@ def test_fuzzy_is_the_formula_of_the_paper(plugins: Plugins, form: str) -> None:
 def test_fuzzy_starts_as_documented(plugins: Plugins) -> None:
     p = values(injector(plugins, "fuzzy"))
     assert p["alpha"] == 0.5
-    assert p["strength"] == R  # sqrt(H W)
+    assert p["strength"] == 1  # r = sqrt(H W)
     assert p["scale"].shape == p["shift"].shape == (R, R)
     assert (p["scale"] == 1).all()
     assert (p["shift"] == 1).all()
@@ -114,7 +115,7 @@ def test_fuzzy_starts_as_documented(plugins: Plugins) -> None:
 def test_fuzzy_starts_with_the_parameters_given(plugins: Plugins) -> None:
     p = values(injector(plugins, "fuzzy(alpha=0.25, gain=-2)"))
     assert p["alpha"] == 0.25
-    assert p["strength"] == -2 * R
+    assert p["strength"] == -2
 
 
 def test_sigma_has_unit_norm_per_sample(plugins: Plugins) -> None:

@@ -54,8 +54,10 @@ class FuzzyNoise(FeatureInjector):
     * `shift`, b, [H, W], starts at 1: s_d = s + 1 lies in [0, 2], so sigma starts non-negative with mean near one.
     * `alpha`, [], starts at the parameter (0.5): half feature map, half uniform, so that neither A nor b is without
       gradient and no pixel starts at zero strength.
-    * `strength`, r, [], starts at gain sqrt(H W): sigma has unit norm, hence size 1 / sqrt(H W), and r sigma starts
-      near the gain. With `form=additive` that is noise of the size of the features.
+    * `strength`, r / sqrt(H W), [], starts at the gain (1), so r starts at sqrt(H W): sigma has unit norm, hence size
+      1 / sqrt(H W), and r sigma starts near the gain. With `form=additive` that is noise of the size of the features.
+      The parameter is kept at the size of one (equalised learning rate, Karras et al. 2018): Adam moves every parameter
+      by about the learning rate, and an r of 32 would stay where it is.
     """
 
     def __init__(self, site: NoiseSite, *, form: Literal["scaled", "additive"], alpha: float, gain: float) -> None:
@@ -65,13 +67,14 @@ class FuzzyNoise(FeatureInjector):
         self.scale = nn.Parameter(torch.ones(site.resolution, site.resolution))
         self.shift = nn.Parameter(torch.ones(site.resolution, site.resolution))
         self.alpha = nn.Parameter(torch.tensor(alpha))
-        self.strength = nn.Parameter(torch.tensor(gain * site.resolution))  # sqrt(H W) = resolution
+        self.strength = nn.Parameter(torch.tensor(gain))
 
     def draw(self, source: NoiseSource) -> Tensor:
         return source.normal(1, self.resolution, self.resolution)  # [N, 1, H, W]
 
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
-        sigma = (self.strength * self.sigma(x)).to(x.dtype)  # [N, 1, H, W]
+        r = self.strength * self.resolution  # sqrt(H W) = resolution
+        sigma = (r * self.sigma(x)).to(x.dtype)  # r sigma, [N, 1, H, W]
         if self.form == "scaled":
             return sigma * (x + noise)
         return x + sigma * noise
