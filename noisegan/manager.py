@@ -6,18 +6,20 @@ the built-in modules, entry points of the group `noisegan`, and files given with
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 from pydantic import ValidationError
@@ -159,6 +161,7 @@ class Plugins:
             self.refused.append(Refusal(source.plugin, f"a plugin of that name is loaded from {known.location}"))
             return
         try:
+            self._check_arguments(plugin)
             self._pluggy.register(plugin, source.plugin)
             self._check_hooks(plugin)
             specs, others = self._collect(plugin, source)
@@ -173,6 +176,24 @@ class Plugins:
             self._add_strategy(spec, source)
         for kind, entries in others.items():
             self.registered[kind].update({name: (item, source) for name, item in entries.items()})
+
+    def _check_arguments(self, plugin: object) -> None:
+        """What pluggy checks too when it registers, but says in three lines."""
+        for hook in dir(plugin):
+            options = self._pluggy.parse_hookimpl_opts(plugin, hook)
+            specified = getattr(hookspecs, hook, None)
+            if options is None or not hasattr(specified, "noisegan_spec"):
+                continue
+            allowed = list(inspect.signature(cast(Callable[..., Any], specified)).parameters)
+            implementation = pluggy.HookImpl(plugin, "", getattr(plugin, hook), options)
+            for argument in implementation.argnames:
+                if argument not in allowed:
+                    close = difflib.get_close_matches(argument, allowed, n=1)
+                    hint = f"; did you mean {close[0]!r}?" if close else ""
+                    raise NoiseganError(
+                        f"its {hook} has the argument {argument!r}, which that hook does not pass; "
+                        f"it passes {', '.join(allowed)}{hint}"
+                    )
 
     def _check_hooks(self, plugin: object) -> None:
         callers = self._pluggy.get_hookcallers(plugin)
@@ -270,4 +291,5 @@ def _import_file(path: Path, digest: str) -> ModuleType:
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    """Type and message of an error, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +18,14 @@ from toys import ToyFeature, toy
 
 from noisegan.api import Field, Params
 from noisegan.cli import cli, main
+from noisegan.cli.new_plugin import write_plugin
 from noisegan.cli.strategies import parameters
 from noisegan.testing import CHECKS
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    tomllib = None  # type: ignore[assignment]
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "external_plugin"
 BROKEN = """
@@ -181,7 +189,12 @@ def test_a_new_plugin_passes_its_tests_at_once(tmp_path: Path) -> None:
         ("My-Noise", "; write for example my_noise"),
         ("2fast", "; write for example fast"),
         ("../up", "; write for example up"),
-        ("42", "digits and underscores only\n"),
+        ("ripple2_", "; write for example ripple2\n"),
+        ("x_", "; write for example x\n"),
+        ("slow__ripple", "; write for example slow_ripple\n"),
+        ("_x", "; write for example x\n"),
+        ("ripple\n", "; write for example ripple\n"),
+        ("42", "digits and single underscores only\n"),
         ("fuzzy", "plugin name 'fuzzy' is taken by a noise strategy of 'noisegan.plugins.fuzzy' (noisegan)"),
     ],
 )
@@ -201,6 +214,49 @@ def test_new_plugin_refuses_an_existing_folder(capsys: pytest.CaptureFixture[str
     status, error = fails(capsys, "new-plugin", "ripple", "--outdir", str(tmp_path))
     assert (status, error) == (2, f"error: {folder} exists already; choose another name or another --outdir\n")
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x", "x2", "a_2", "slow_ripple_3d"])
+def test_every_accepted_name_makes_a_package_name(tmp_path: Path, name: str) -> None:
+    folder = write_plugin(name, tmp_path)
+    package = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"] if tomllib else folder.name
+    assert re.fullmatch(r"([A-Z0-9]|[A-Z0-9][A-Z0-9._-]*[A-Z0-9])", package, re.IGNORECASE)  # PEP 508, names
+    assert re.sub(r"[-_.]+", "-", package) == f"noisegan-{name}".replace("_", "-")  # PEP 503: no two names are one
+
+
+@pytest.mark.parametrize("place", ["mkdir", "write_text", "rename"])
+def test_new_plugin_leaves_nothing_half_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    original, calls = getattr(Path, place), []
+
+    def sometimes(self: Path, *arguments: Any, **options: Any) -> Any:
+        calls.append(self)
+        if place == "rename" or len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, place, sometimes)
+    status, error = fails(capsys, "new-plugin", "ripple", "--outdir", str(tmp_path))
+    assert status == 2
+    assert error == (
+        f"error: cannot write {tmp_path / 'noisegan-ripple'}: No space left on device; "
+        "free some space or choose another place\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_new_plugin_where_nothing_can_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    status, error = fails(capsys, "new-plugin", "ripple", "--outdir", str(tmp_path / "file" / "below"))
+    assert status == 2
+    assert error == (
+        f"error: cannot write {tmp_path}/file/below/noisegan-ripple: Not a directory; "
+        "choose a place that can be written\n"
+    )
+    assert run("new-plugin", "ripple", "--outdir", str(tmp_path / "new" / "deep")).exit_code == 0
+    folder = tmp_path / "new" / "deep" / "noisegan-ripple"
+    assert folder.stat().st_mode == folder.parent.stat().st_mode
 
 
 # --- a plugin from outside

@@ -12,6 +12,7 @@ import os
 import struct
 import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,89 @@ def test_fashion_mnist_is_fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(open_dataset("fashion-mnist", resolution=32)) == N
 
 
+def torchvision_that(monkeypatch: pytest.MonkeyPatch, fetch: Callable[[Path], None]) -> None:
+    import torchvision.datasets
+
+    def download(root: str, *, train: bool, download: bool) -> None:
+        raw = Path(root) / "FashionMNIST" / "raw"
+        raw.mkdir(parents=True)
+        fetch(raw)
+
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", download)
+
+
+def fetched_files(cache: Path) -> list[str]:
+    return sorted(path.name for path in (cache / "fashion-mnist").iterdir())
+
+
+def test_an_interrupted_download_poisons_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = pixels(1, height=28, width=28)
+
+    def killed(raw: Path) -> None:
+        make_idx(raw, grey, CLASSES)
+        raise KeyboardInterrupt
+
+    def cut(raw: Path) -> None:
+        path = make_idx(raw, grey, CLASSES)
+        path.write_bytes(path.read_bytes()[:-30])
+
+    def full(raw: Path) -> None:
+        make_idx(raw, grey, CLASSES)
+        raise OSError(28, "No space left on device")
+
+    torchvision_that(monkeypatch, killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_dataset("fashion-mnist")
+    assert fetched_files(cache) == []
+    for fetch, reason in [
+        (cut, "train-images-idx3-ubyte.gz cannot be read"),
+        (lambda raw: make_idx(raw, grey, None), "the download left no labels"),
+        (lambda raw: make_idx(raw, grey, CLASSES[:-1]), "12 images but 11 labels"),
+        (full, "No space left on device"),
+    ]:
+        torchvision_that(monkeypatch, fetch)
+        assert reason in refused("fashion-mnist")
+        assert fetched_files(cache) == []
+    torchvision_that(monkeypatch, lambda raw: make_idx(raw, grey, CLASSES))
+    assert open_dataset("fashion-mnist", resolution=32, cond=True).c_dim == 3
+    assert fetched_files(cache) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
+
+
+def test_two_processes_fetch_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = pixels(1, height=28, width=28)
+    roots = []
+
+    def fetch(raw: Path) -> None:
+        roots.append(raw)
+        if len(roots) == 1:  # the other process begins, and ends, while this one downloads
+            assert len(open_dataset("fashion-mnist", resolution=32, cond=True)) == N
+        make_idx(raw, grey, CLASSES)
+
+    torchvision_that(monkeypatch, fetch)
+    assert len(open_dataset("fashion-mnist", resolution=32, cond=True)) == N
+    assert len(set(roots)) == 2
+    assert len(open_dataset("fashion-mnist", resolution=32)) == N  # from the cache
+    assert len(roots) == 2
+    assert fetched_files(cache) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
+
+
+@pytest.mark.parametrize("broken", ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"])
+@pytest.mark.parametrize("layout", ["fashion-mnist", "fashion-mnist/FashionMNIST/raw"])
+def test_a_partial_file_in_the_cache_has_its_cure(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, layout: str, broken: str
+) -> None:
+    grey = pixels(1, height=28, width=28)
+    path = make_idx(cache / layout, grey, CLASSES)
+    file = path.with_name(broken)
+    file.write_bytes(file.read_bytes()[:-10])
+    torchvision_that(monkeypatch, lambda raw: make_idx(raw, grey, CLASSES))
+    text = refused("fashion-mnist")
+    assert text.startswith(f"{file} cannot be read: ")
+    assert text.endswith(f"; fetch the file again: delete {path} and start again, then both files are fetched anew")
+    path.unlink()
+    assert open_dataset("fashion-mnist", resolution=32, cond=True).c_dim == 3
+
+
 def test_fashion_mnist_cannot_be_fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torchvision.datasets
 
@@ -386,6 +470,19 @@ def test_missing_path(tmp_path: Path) -> None:
     assert f"; did you mean '{tmp_path}/Faces.zip'?" in refused(tmp_path / "Facs.zip")
     assert "or a name: digits, fashion-mnist" in refused(tmp_path / "qqq")
     assert f"the folder {tmp_path}/nowhere does not exist either" in refused(tmp_path / "nowhere" / "x.zip")
+
+
+def test_an_unknown_home_and_an_empty_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = (
+        "there is no data set '~no-such-user/x': the system knows no home folder ~no-such-user; write the whole path"
+    )
+    assert refused("~no-such-user/x") == refused(Path("~no-such-user/x")) == sentence
+    assert refused("").startswith("the data set's name is empty; give a folder or .zip of images")
+    monkeypatch.setenv("NOISEGAN_CACHE", "~no-such-user")
+    monkeypatch.setattr(dataset, "MEMORY_LIMIT", 0)
+    np.save(cache / "a.npy", pixels(1))
+    assert len(open_dataset(cache / "a.npy")) == N  # only the memory of fingerprints is lost
+    assert "set NOISEGAN_CACHE to a whole path" in refused("fashion-mnist")
 
 
 def test_empty_places(tmp_path: Path) -> None:

@@ -151,6 +151,21 @@ def _with_default(register: Any = None) -> None: ...
 def _with_unknown_argument(register: Any, colour: Any) -> None: ...
 
 
+def _with_misspelt_argument(run: Any, stpe: Any) -> None: ...
+
+
+class _Methods:
+    @hookimpl
+    def before_train(self, run: Any) -> None: ...
+
+    @hookimpl
+    def after_train(self, run: Any, sumary: Any) -> None: ...
+
+
+def _raises_lines(register: Any) -> None:
+    raise LookupError("no table for:\n  a\n  b\n")
+
+
 def _raises(register: Any) -> None:
     raise LookupError("no table")
 
@@ -165,7 +180,24 @@ REFUSED = {
         "its register_strategies gives register a default value: pluggy versions differ in what they pass then; "
         "remove the default",
     ),
-    "unknown argument": (module(_with_unknown_argument), "registering failed with PluginValidationError"),
+    "unknown argument": (
+        module(_with_unknown_argument),
+        "its register_strategies has the argument 'colour', which that hook does not pass; it passes register",
+    ),
+    "misspelt argument": (
+        module(after_step=_with_misspelt_argument),
+        "its after_step has the argument 'stpe', which that hook does not pass; it passes run, step; "
+        "did you mean 'step'?",
+    ),
+    "method with unknown argument": (
+        _Methods(),
+        "its after_train has the argument 'sumary', which that hook does not pass; it passes run, summary; "
+        "did you mean 'summary'?",
+    ),
+    "error of many lines": (
+        module(_raises_lines),
+        "registering failed with LookupError: no table for: a b",
+    ),
     "hook raises": (module(_raises), "registering failed with LookupError: no table"),
     "no hook": (ModuleType("empty"), "it has no function marked @hookimpl, so it registers nothing"),
     "wrong object": (registering("fuzzy"), "it registered 'fuzzy' where a StrategySpec was expected"),
@@ -184,6 +216,7 @@ def test_a_bad_plugin_is_refused_with_its_reason(fault: str, install: Callable[.
     plugin, reason = REFUSED[fault]
     plugins = install(entry("bad", plugin), entry("good", registering(spec("good"))))
     assert only_refusal(plugins).startswith(f"plugin 'bad' was not loaded: {reason}")
+    assert "\n" not in only_refusal(plugins)
     assert set(plugins.strategies) == {*Plugins(entry_points=False).strategies, "good"}
     assert "bad" not in plugins.provenance
     plugins.hook.register_strategies(register=lambda spec: None)  # nothing of the bad one is left behind
@@ -239,6 +272,17 @@ def test_metrics_and_manifolds_are_kept_with_their_origin(install: Callable[...,
     assert metric is max
     assert source.plugin == "one"
     assert only_refusal(plugins).endswith("metric 'fid5' is registered by 'one' already")
+
+
+def test_a_hook_may_name_any_subset_of_its_arguments(install: Callable[..., Plugins]) -> None:
+    class Watch:
+        @hookimpl
+        def before_train(self) -> None: ...
+
+        @hookimpl
+        def after_train(self, summary: Any) -> None: ...
+
+    assert not install(entry("watch", Watch())).refused
 
 
 def test_lifecycle_hooks_reach_plugins(install: Callable[..., Plugins]) -> None:

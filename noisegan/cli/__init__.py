@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -47,9 +48,15 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line: 0 done, 1 a fault of noisegan, 2 a mistake of the user, 130 interrupted."""
+    """Run the command line: 0 done, 1 a fault of noisegan, 2 a mistake of the user, 130 interrupted.
+
+    What the system refuses (a full disk, a folder that cannot be read) is no fault of noisegan: 2. When the reader of
+    the output has gone, as `| head` does, it ends without a word, with 1.
+    """
     try:
         code = cli.main(args=arguments, prog_name="noisegan", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -62,4 +69,24 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except BrokenPipeError:
+        _abandon_output()
+        sys.exit(1)
+    except OSError as error:
+        _abandon_output()
+        where = f"{error.filename}: " if error.filename is not None else ""
+        click.echo(f"error: {where}{' '.join(str(error.strerror or error).split())}", err=True)
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _abandon_output() -> None:
+    """Where standard output takes no more, send what is left of it nowhere: Python flushes it again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (AttributeError, ValueError):
+        return  # there is none, or it is closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,7 @@ from string import Template
 
 import click
 
+from noisegan.core.files import temporary_folder, unwritable
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
 
@@ -32,7 +34,7 @@ FILES = {
 def command(name: str, outdir: Path) -> None:
     """Write a plugin package noisegan-NAME to start from.
 
-    NAME is the name of the noise strategy: lower-case letters, digits and underscores.
+    NAME is the name of the noise strategy: lower-case letters, digits and single underscores, not at its end.
 
     \b
     noisegan new-plugin ripple
@@ -46,13 +48,15 @@ def write_plugin(name: str, outdir: Path) -> Path:
     """Write the package; returns its folder.
 
     Raises:
-        NoiseganError: when the name is malformed or taken, or the folder exists.
+        NoiseganError: when the name is malformed or taken, the folder exists or cannot be written;
+            nothing is left behind then.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        hint = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789")
+    # noisegan-NAME must be a package's name (PEP 508: a letter or digit at its end), and pip takes __ for _ (PEP 503).
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        hint = re.sub(r"[^a-z0-9]+", "_", name.lower()).lstrip("_0123456789").rstrip("_")
         raise NoiseganError(
-            f"plugin name {name!r} must start with a letter and hold lower-case letters, digits and underscores only"
-            + (f"; write for example {hint}" if hint else "")
+            f"plugin name {name!r} must start with a letter, end with a letter or digit, and hold lower-case letters, "
+            f"digits and single underscores only" + (f"; write for example {hint}" if hint else "")
         )
     taken = Plugins().strategies.get(name)
     if taken is not None:
@@ -61,8 +65,20 @@ def write_plugin(name: str, outdir: Path) -> Path:
             " choose another"
         )
     folder = outdir / f"noisegan-{name}"
-    if folder.exists():
+    if os.path.lexists(folder):
         raise NoiseganError(f"{folder} exists already; choose another name or another --outdir")
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(outdir, ".new-plugin-") as temporary:
+            _fill(temporary, name)
+            temporary.rename(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
+def _fill(folder: Path, name: str) -> None:
+    """Write the templates into a folder, the name put in."""
     words = {
         "name": name,
         "module": f"noisegan_{name}",
@@ -74,4 +90,3 @@ def write_plugin(name: str, outdir: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = (templates / template).read_text(encoding="utf-8")
         path.write_text(Template(text).substitute(words), encoding="utf-8")
-    return folder

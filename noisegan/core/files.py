@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name, flushed to disk, then renamed.
+"""Files and folders that are either whole or not there: written under a temporary name, then renamed.
 
 with atomic_path(run / "network.safetensors") as temporary:
     save_file(tensors, temporary)
@@ -7,15 +7,30 @@ write_json(run / "training_options.json", options)
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
 from noisegan.errors import NoiseganError
+
+_CURES = {
+    errno.ENOSPC: "free some space or choose another place",
+    errno.EDQUOT: "free some space or choose another place",
+    errno.ENOENT: "make its folder first",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def unwritable(path: str | Path, error: OSError) -> NoiseganError:
+    """The sentence for an error of the system while `path` was written: what failed, why, what to do."""
+    cure = _CURES.get(error.errno or 0, "choose a place that can be written")
+    return NoiseganError(f"cannot write {path}: {error.strerror or error}; {cure}")
 
 
 @contextmanager
@@ -27,18 +42,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     was at `path` stays as it was.
 
     Raises:
-        NoiseganError: when `path` is a folder, or its folder is missing or cannot be written.
+        NoiseganError: when `path` is a folder, its folder is missing or cannot be written, or the system refuses
+            something in the block or at its end, as on a full disk.
     """
     path = Path(path)
+    try:
+        with _replacing(path) as temporary:
+            yield temporary
+    except BrokenPipeError:  # of something else that the block writes to
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """`atomic_path` with the errors of the system as they are."""
     if path.is_dir():
         raise NoiseganError(f"cannot write the file {path}: there is a folder of that name; choose another name")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the umask decides who may read
-    except OSError as error:
-        raise NoiseganError(f"cannot write {path}: {error.strerror or error}") from error
-    mode = temporary.stat().st_mode
-    try:
+        mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # a writer that replaced the file may have narrowed it
         _flush(temporary)
@@ -49,6 +74,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
     with suppress(OSError):  # some file systems cannot flush a folder; the file itself is safe
         _flush(path.parent)
+
+
+@contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in `parent` to be filled and renamed; what still has its temporary name at the end is removed.
+
+    Raises:
+        OSError: when it cannot be made.
+    """
+    folder = parent / f"{prefix}{secrets.token_hex(4)}"
+    folder.mkdir()  # the umask decides who may read
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: str | Path, data: Any) -> None:
@@ -64,9 +104,19 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def cache_folder() -> Path:
-    """Where noisegan keeps what it can make again: $NOISEGAN_CACHE, else ~/.cache/noisegan. It may not exist yet."""
-    chosen = os.environ.get("NOISEGAN_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "noisegan"
+    """Where noisegan keeps what it can make again: $NOISEGAN_CACHE, else ~/.cache/noisegan. It may not exist yet.
+
+    Raises:
+        NoiseganError: when it begins with the home folder of a user that the system does not know.
+    """
+    chosen = os.environ.get("NOISEGAN_CACHE") or "~/.cache/noisegan"
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        raise NoiseganError(
+            f"noisegan's cache {chosen} cannot be found: the system knows no such home folder; "
+            "set NOISEGAN_CACHE to a whole path"
+        ) from None
 
 
 def _plain(value: Any) -> str:

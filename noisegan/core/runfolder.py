@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from noisegan.core.checkpoint import find_snapshot, snapshots
-from noisegan.core.files import atomic_path, write_json
+from noisegan.core.files import atomic_path, temporary_folder, unwritable, write_json
 from noisegan.errors import NoiseganError
 
 try:
@@ -21,6 +21,8 @@ except ImportError:  # Windows: without a lock two writers are not noticed
 
 
 OPTIONS = "training_options.json"
+DESC_LENGTH = 100
+"""Characters a run's description may have: with its number it is a folder's name, of 255 bytes at most."""
 
 
 class RunFolder:
@@ -29,9 +31,13 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = self._take_lock()
-        for stale in path.glob(".*.tmp"):  # left by a killed process, which cannot be writing any more
-            stale.unlink(missing_ok=True)
-        self._log: IO[str] = (path / "log.txt").open("a", encoding="utf-8")
+        try:
+            for stale in path.glob(".*.tmp"):  # left by a killed process, which cannot be writing any more
+                stale.unlink(missing_ok=True)
+            (path / "log.txt").open("a").close()  # a folder that cannot be written is refused now
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def create(cls, outdir: str | Path, desc: str, options: Mapping[str, Any]) -> RunFolder:
@@ -41,24 +47,16 @@ class RunFolder:
         or none.
 
         Raises:
-            NoiseganError: when it cannot be made.
+            NoiseganError: when it cannot be made, or `desc` is none for `check_desc`; nothing is left behind.
         """
+        check_desc(desc)
         outdir = Path(outdir)
         try:
             outdir.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".new-run-", dir=outdir))
-            temporary.chmod(0o777 & ~_umask())
-            write_json(temporary / OPTIONS, {"outdir": str(outdir)} | dict(options))
-            while True:
-                numbers = [int(m[1]) for p in outdir.iterdir() if (m := re.match(r"(\d{5,})(?:-|$)", p.name))]
-                path = outdir / f"{max(numbers, default=-1) + 1:05d}-{desc}"
-                try:
-                    temporary.rename(path)
-                except OSError:
-                    if path.exists():
-                        continue  # another process took the number
-                    raise
-                return cls(path)
+            with temporary_folder(outdir, ".new-run-") as temporary:
+                write_json(temporary / OPTIONS, {"outdir": str(outdir)} | dict(options))
+                path = _number(temporary, desc)
+            return cls(path)
         except OSError as error:
             why = error.strerror or error
             raise NoiseganError(f"cannot write to the output folder {outdir}: {why}; choose another --outdir") from None
@@ -78,29 +76,50 @@ class RunFolder:
         except OSError as error:
             raise NoiseganError(f"cannot write to the run folder {path}: {error.strerror or error}") from None
 
-    def last_snapshot(self) -> Path | None:
-        """The last snapshot, None when the run was stopped before its first."""
-        return find_snapshot(self.path) if snapshots(self.path) else None
-
     def log(self, line: str) -> None:
-        """Add a line to log.txt."""
-        self._log.write(line + "\n")
-        self._log.flush()
+        """Add a line to log.txt; also after `close`, so that how a run ended can be told there.
+
+        Raises:
+            NoiseganError: when it cannot be written.
+        """
+        path = self.path / "log.txt"
+        try:  # opened for each line: a line that failed is not tried again when the file is closed
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise unwritable(path, error) from error
 
     def append_stats(self, line: Mapping[str, Any]) -> None:
-        """Add a line to stats.jsonl; a kill in the middle leaves at most that line torn."""
-        with (self.path / "stats.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a line to stats.jsonl; a kill or a full disk in the middle leaves at most that line torn.
+
+        Raises:
+            NoiseganError: when it cannot be written.
+        """
+        path = self.path / "stats.jsonl"
+        text = json.dumps(line, allow_nan=False) + "\n"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(path, error) from error
 
     def rewind_stats(self, nimg: int) -> None:
-        """Drop torn lines and lines later than `nimg`, which the resumed run will write again."""
+        """Drop torn lines and lines later than `nimg`, which the resumed run will write again.
+
+        Raises:
+            NoiseganError: when the file cannot be read or written; it then stays as it was.
+        """
         path = self.path / "stats.jsonl"
-        if not path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
             return
+        except OSError as error:
+            raise NoiseganError(f"cannot read {path}: {error.strerror or error}; mend or delete it") from error
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in lines:
             try:
                 known = json.loads(line)
             except json.JSONDecodeError:
@@ -114,21 +133,46 @@ class RunFolder:
         write_json(self.path / name, data)
 
     def close(self) -> None:
-        self._log.close()
+        """Let another process in. Closing twice does nothing."""
         if self._lock is not None:
-            os.close(self._lock)
+            with suppress(OSError):
+                os.close(self._lock)
             self._lock = None
 
     def _take_lock(self) -> int | None:
+        """An open file that is locked while the folder is open; None where the file system has no locks."""
         if fcntl is None:
             return None  # type: ignore[unreachable]
         handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(handle)
             raise NoiseganError(f"another process is training in {self.path}: wait for it or stop it") from None
+        except OSError:  # some network file systems: without a lock two writers are not noticed
+            os.close(handle)
+            return None
         return handle
+
+
+def check_desc(desc: str) -> None:
+    """Raises:
+    NoiseganError: when `desc` cannot be the end of a folder's name.
+    """
+    separators = {"/", os.sep, os.altsep or os.sep}
+    if not desc:
+        raise NoiseganError("a run's description (--desc) must not be empty; write a word or two")
+    if len(desc) > DESC_LENGTH:
+        raise NoiseganError(
+            f"a run's description (--desc) has at most {DESC_LENGTH} characters, {desc[:20]!r}... has {len(desc)}; "
+            "give a shorter one"
+        )
+    bad = sorted({c for c in desc if c in separators or not c.isprintable()})
+    if bad:
+        raise NoiseganError(
+            f"a run's description (--desc) becomes part of a folder's name and must not hold {bad[0]!r}, got {desc!r}; "
+            f"write for example {''.join('-' if c in bad else c for c in desc)!r}"
+        )
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -139,12 +183,21 @@ def read_options(path: Path) -> dict[str, Any]:
     """
     try:
         options: dict[str, Any] = json.loads((path / OPTIONS).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no JSON, or no text at all
         raise NoiseganError(f"cannot read {path / OPTIONS}: {error}") from None
     return options
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _number(folder: Path, desc: str) -> Path:
+    """Rename a folder to `<number>-<desc>`, the number one above the highest beside it; returns the new path."""
+    while True:
+        numbers = [int(m[1]) for p in folder.parent.iterdir() if (m := re.match(r"(\d{5,})(?:-|$)", p.name))]
+        path = folder.with_name(f"{max(numbers, default=-1) + 1:05d}-{desc}")
+        try:
+            return folder.rename(path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise NoiseganError(f"a run's folder cannot be named {path.name!r}: too long; shorten --desc") from None
+            if not path.exists():
+                raise
+            # another process took the number

@@ -8,7 +8,7 @@ import numpy as np
 
 from noisegan.core.data.arrays import ArraySource, open_idx
 from noisegan.core.data.source import Source
-from noisegan.core.files import cache_folder
+from noisegan.core.files import cache_folder, temporary_folder
 from noisegan.errors import NoiseganError
 
 FASHION_SYSTEM = Path("/usr/share/datasets/fashion-mnist")
@@ -34,7 +34,7 @@ def fashion_mnist() -> Source:
     Looked up in the system, then in noisegan's cache; else fetched into the cache by torchvision.
 
     Raises:
-        NoiseganError: when it is in neither place and cannot be fetched.
+        NoiseganError: when it is in neither place and cannot be fetched, or what is there is damaged.
     """
     cache = cache_folder() / "fashion-mnist"
     places = [FASHION_SYSTEM, cache, cache / "FashionMNIST" / "raw"]
@@ -48,7 +48,12 @@ def fashion_mnist() -> Source:
                 f"fashion-mnist is not on this machine (looked in {looked}) and could not be fetched ({reason}); "
                 f"install the Debian package dataset-fashion-mnist, or put {FASHION_FILES[0]} and its labels in {cache}"
             )
-    source = open_idx(path, "fashion-mnist")
+    try:
+        source = open_idx(path, "fashion-mnist")
+    except NoiseganError as error:
+        if path.parent not in places[1:]:
+            raise
+        raise NoiseganError(f"{error}: delete {path} and start again, then both files are fetched anew") from error
     source.default_resize = "pad"  # 28 -> 32 with a black margin, as LeNet took MNIST
     return source
 
@@ -61,11 +66,27 @@ def _find(places: list[Path]) -> Path | None:
 
 
 def _fetch(cache: Path) -> str:
-    """Try to fetch it; why that failed, in a few words."""
+    """Try to fetch it; why that failed, in a few words.
+
+    torchvision writes under the final names, so it does that in a folder of this process alone. What arrived whole is
+    renamed: the labels before the images, by which the data set is found, so that nobody finds one without the other.
+    Of two processes that fetch, the later replaces files by equal ones.
+    """
     try:
         from torchvision.datasets import FashionMNIST
 
-        FashionMNIST(str(cache), train=True, download=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(cache, ".fetch-") as folder:
+            FashionMNIST(str(folder), train=True, download=True)
+            images = _find([folder / "FashionMNIST" / "raw"])
+            if images is None:
+                return "the download left no file"
+            labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
+            read = open_idx(images, "fashion-mnist")
+            if not labels.is_file() or len(read.labels()) != len(read):
+                return "the download left no labels"
+            for file in (labels, images):
+                file.replace(cache / file.name)
     except Exception as error:
         return (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
     return "the download left no file"

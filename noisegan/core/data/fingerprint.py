@@ -71,7 +71,7 @@ def _key(source: Source, classes: Classes | None) -> str | None:
 def _remembered() -> dict[str, str]:
     try:
         entries = json.loads((cache_folder() / CACHE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, NoiseganError):
         return {}
     if not isinstance(entries, dict):
         return {}
@@ -79,8 +79,8 @@ def _remembered() -> dict[str, str]:
 
 
 def _remember(key: str, fingerprint: str) -> None:
-    folder = cache_folder()
     try:
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / CACHE_FILE) as temporary:
             temporary.write_text(json.dumps({**_remembered(), key: fingerprint}, indent=1), encoding="utf-8")

@@ -32,7 +32,15 @@ def open_source(source: str | Path) -> Source:
     Raises:
         NoiseganError: when there is nothing there, or nothing that is read.
     """
-    path = Path(source).expanduser()
+    if not str(source):
+        raise NoiseganError(f"the data set's name is empty; give {KINDS}, or a name: {', '.join(BUILT_IN)}")
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:
+        user = Path(source).parts[0]
+        raise NoiseganError(
+            f"there is no data set {str(source)!r}: the system knows no home folder {user}; write the whole path"
+        ) from None
     if str(source) in BUILT_IN and not (isinstance(source, Path) and path.exists()):
         return BUILT_IN[str(source)]()
     try:
