@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import platform
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from noisegan import __version__
 from noisegan.api import Strategy
 from noisegan.core import generator as core_generator
-from noisegan.core.checkpoint import find_snapshot, read_facts, read_tensors, snapshots
-from noisegan.core.config import TrainConfig, changed_options, networks
-from noisegan.core.data import BUILT_IN, ImageDataset, open_dataset
+from noisegan.core.checkpoint import find_snapshot, read_facts, read_tensors
+from noisegan.core.config import TrainConfig
+from noisegan.core.data import ImageDataset
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.distributed import World, join_world, leave_world, pick_device
-from noisegan.core.reporting import Reporter, counting
-from noisegan.core.runfolder import OPTIONS, RunFolder, read_options
+from noisegan.core.reporting import Reporter
+from noisegan.core.runfolder import OPTIONS, RunFolder
 from noisegan.core.trainer import Trainer
 from noisegan.errors import NoiseganError
-from noisegan.manager import Plugins, bind
+from noisegan.manager import Plugins
+from noisegan.planning import Plan, open_data, plan_run, resolve_with_data, saved_strategies
 
 
 class Generator(core_generator.Generator):
@@ -99,8 +98,9 @@ def train(
 
     Args:
         config: what to train; or give its fields as keyword arguments.
-        resume: a run folder or snapshot to go on from. Options given beside it must agree with the saved ones, save
-            those that may change (kimg, tick, snap, device, workers, batch_gpu).
+        resume: a run folder or snapshot to go on from, in place unless another outdir is given. Options given beside
+            it must agree with the saved ones, save those that may change (kimg, tick, snap, device, workers,
+            batch_gpu).
         plugins: where to look strategies up; default: the installed plugins.
         quiet: print nothing (log.txt is still written).
 
@@ -114,32 +114,31 @@ def train(
     plugins = plugins or Plugins()
     if config is not None:
         options = config.model_dump(exclude_unset=True) | options
-    snapshot: Path | None = None
-    if resume is not None:
-        config, snapshot = resumed_config(Path(resume), options, plugins)
-    else:
-        config = TrainConfig.make(**options)
-    config = config.resolve()
-    strategies = plugins.parse(config.noise)
-    world = join_world(config.device)
-    config.micro_batch(world.size)
-    config.check_device(world.device.type)
-    dataset = open_config_data(config, silent=quiet or not world.is_main)
-    config, run_options = resolve_with_data(config, dataset, strategies, plugins)
-    trainer = Trainer(config, run_options, strategies, dataset, world=world, hook=plugins.hook)
-    if snapshot is not None:
-        _check_same_data(snapshot, run_options)
-        trainer.restore(snapshot)
-    in_place = resume is not None and "outdir" not in options
-    folder = _open_folder(config, Path(resume) if in_place and resume else None, world, run_options, dataset)
+    plan = plan_run(options, Path(resume) if resume is not None else None, plugins)
+    world = join_world(plan.config.device)
+    plan.config.check_world(world.size, world.device.type)
+    dataset = open_data(plan.config, silent=quiet or not world.is_main)
+    config, run_options = resolve_with_data(plan, dataset, plugins)
+    trainer = Trainer(config, run_options, plan.strategies, dataset, world=world, hook=plugins.hook)
+    if plan.snapshot is not None:
+        trainer.restore(plan.snapshot)
+    if trainer.nimg >= config.total_nimg and not plan.in_place:
+        raise NoiseganError(f"{plan.snapshot} is at {trainer.nimg / 1000:g} kimg already; give a larger --kimg")
+    folder = _open_folder(config, plan, world, run_options, dataset)
     try:
         where: str = world.share(str(folder.path) if folder else None)
         reporter = Reporter(folder, config.total_nimg, trainer.nimg, quiet=quiet)
         if folder:
             folder.rewind_stats(trainer.nimg)
-            folder.write_json(OPTIONS, {"outdir": str(config.outdir)} | run_options)
+            for note in plan.notes:
+                reporter.line(note)
             reporter.line(_headline(config, run_options, trainer, where))
-        trainer.run(folder, reporter)
+        try:
+            trainer.run(folder, reporter)
+        except NoiseganError as error:
+            if folder:
+                folder.log(str(error))
+            raise
         if folder:
             reporter.line(f"done: {where}")
     finally:
@@ -152,124 +151,23 @@ def train(
 def dry_run(*, resume: str | Path | None = None, plugins: Plugins | None = None, **options: Any) -> dict[str, Any]:
     """What `train` would record, with everything resolved and checked; nothing is written."""
     plugins = plugins or Plugins()
-    config = resumed_config(Path(resume), options, plugins)[0] if resume is not None else TrainConfig.make(**options)
-    config = config.resolve()
-    config.micro_batch(1)
-    config.check_device(pick_device(config.device).type)
-    return resolve_with_data(config, open_config_data(config), plugins.parse(config.noise), plugins)[1]
-
-
-def resumed_config(resume: Path, options: dict[str, Any], plugins: Plugins) -> tuple[TrainConfig, Path | None]:
-    """The saved options with the new ones laid over, and the snapshot to start from (None: before the first).
-
-    Raises:
-        NoiseganError: when an option differs that may not, later snapshots would be overwritten, or a plugin is missing.
-    """
-    if resume.is_dir():
-        snapshot = snapshots(resume)[-1] if snapshots(resume) else None
-        saved = read_options(resume)
-        folder = resume
-    else:
-        snapshot = find_snapshot(resume)
-        saved = read_facts(snapshot)
-        folder = snapshot.parent
-        later = [p for p in snapshots(snapshot.parent) if p != snapshot and read_facts(p)["nimg"] > saved["nimg"]]
-        if later and "outdir" not in options:
-            raise NoiseganError(
-                f"{snapshot.parent} holds later snapshots than {snapshot.name}: resume the folder, or give --outdir "
-                "to go on from here in a run of its own"
-            )
-    saved_strategies(resume, saved, plugins)
-    known = saved["config"]
-    differing = changed_options(known, options)
-    if differing:
-        raise NoiseganError(
-            f"--resume {resume} goes on with the run's own options, but these differ: {'; '.join(differing)}; "
-            "leave them out, or start a new run"
-        )
-    return TrainConfig.make(**({"outdir": str(folder.parent)} | known | options)), snapshot
-
-
-def open_config_data(config: TrainConfig, *, silent: bool = False) -> ImageDataset:
-    """The data set that a config names."""
-    with counting("reading images", silent=silent) as progress:
-        return open_dataset(
-            config.data,
-            resolution=config.resolution,
-            resize=config.resize,
-            crop=config.crop,
-            mirror=config.mirror,
-            cond=config.cond,
-            workers=config.workers,
-            progress=progress,
-        )
-
-
-def resolve_with_data(
-    config: TrainConfig, dataset: ImageDataset, strategies: tuple[Strategy, ...], plugins: Plugins
-) -> tuple[TrainConfig, dict[str, Any]]:
-    """The config with everything filled in, and what training_options.json and snapshots record."""
-    # A run is resumed from any folder, so a path is recorded whole.
-    path = config.data if config.data in BUILT_IN else str(Path(config.data).absolute())
-    config = config.model_copy(update={"resolution": dataset.resolution, "data": path})
-    data = dataset.describe()
-    sources = plugins.source_of(strategies)
-    options = {
-        # Without the output folder, so that equal runs write equal snapshots wherever they are.
-        "config": config.model_dump(exclude={"outdir"}),
-        "dataset": data,
-        "networks": networks(config, resolution=dataset.resolution, img_channels=dataset.channels, c_dim=dataset.c_dim),
-        "noise": [
-            source | {"params": strategy.params.model_dump()}
-            for source, strategy in zip(sources, strategies, strict=True)
-        ],
-        "pairing_data": f"{data['fingerprint']} resize={data['resize']} crop={data['crop']} mirror={data['mirror']}"
-        f" cond={data['cond']} resolution={data['resolution']}",
-        "versions": {"noisegan": __version__, "torch": torch.__version__, "python": platform.python_version()},
-    }
-    return config, options
-
-
-def saved_strategies(path: Path, facts: dict[str, Any], plugins: Plugins) -> tuple[Strategy, ...]:
-    """The strategies of a snapshot.
-
-    Raises:
-        NoiseganError: when one's plugin is not installed; the message says which to install.
-    """
-    strategies = []
-    for saved in facts["noise"]:
-        name = saved["strategy"]
-        if name not in plugins.strategies:
-            cure = {
-                "file": f"give --plugin {saved['location']}",
-                "entry point": f"install it with: pip install {saved['location']}",
-            }.get(saved["origin"], f"install noisegan {saved['version']}")
-            raise NoiseganError(
-                f"{path} was trained with the noise strategy {name!r} of plugin {saved['plugin']!r} "
-                f"({saved['origin']}, version {saved['version']}), which is not here: {cure}"
-            )
-        strategies.append(bind(plugins.spec(name), saved["params"]))
-    return tuple(strategies)
+    plan = plan_run(options, Path(resume) if resume is not None else None, plugins)
+    plan.config.check_world(1, pick_device(plan.config.device).type)
+    config, run_options = resolve_with_data(plan, open_data(plan.config, silent=False), plugins)
+    return {"outdir": config.outdir} | run_options
 
 
 def _open_folder(
-    config: TrainConfig, resumed: Path | None, world: World, options: dict[str, Any], dataset: ImageDataset
+    config: TrainConfig, plan: Plan, world: World, options: dict[str, Any], dataset: ImageDataset
 ) -> RunFolder | None:
     if not world.is_main:
         return None
-    if resumed is not None:
-        return RunFolder.open(resumed if resumed.is_dir() else resumed.parent)
+    if plan.in_place and plan.resumed is not None:
+        folder = RunFolder.open(plan.resumed)
+        folder.write_json(OPTIONS, {"outdir": config.outdir} | options)
+        return folder
     noise = "+".join(strategy["strategy"] for strategy in options["noise"])
     return RunFolder.create(config.outdir, config.desc or f"{dataset.name}-{config.cfg}-{noise}", options)
-
-
-def _check_same_data(snapshot: Path, options: dict[str, Any]) -> None:
-    saved = read_facts(snapshot)["pairing_data"]
-    if saved != options["pairing_data"]:
-        raise NoiseganError(
-            f"{snapshot} was trained on other data ({saved}) than {options['config']['data']} holds now "
-            f"({options['pairing_data']}): give the same data with --data"
-        )
 
 
 def _headline(config: TrainConfig, options: dict[str, Any], trainer: Trainer, where: str) -> str:

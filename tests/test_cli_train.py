@@ -266,6 +266,10 @@ def test_generate_refuses_what_the_network_cannot_do(
     assert "0-35,40" in mistake(capsys, *base, "--seeds", "a")
     mix = ("style-mix", "--network", str(small_run), "--outdir", str(tmp_path / "g"), "--rows", "0", "--cols", "1")
     assert "styles 0 to 3" in mistake(capsys, *mix, "--styles", "0-9")
+    assert "cannot read the styles 'x'" in mistake(capsys, *mix, "--styles", "x")
+    assert "--trunc must be a finite number" in mistake(capsys, *base, "--seeds", "0", "--trunc", "nan")
+    assert "more than 1000000 seeds" in mistake(capsys, *base, "--seeds", "0-4000000000")
+    assert not (tmp_path / "g").exists()
 
 
 def test_a_broken_installed_plugin_leaves_the_others_working(tmp_path: Path) -> None:

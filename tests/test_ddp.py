@@ -57,6 +57,37 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
             assert torch.allclose(a[name], b[name], atol=2e-3), name
 
 
+@pytest.mark.slow
+def test_two_processes_that_are_stopped_and_resumed_end_with_the_same_bits_and_statistics(tmp_path: Path) -> None:
+    """Stopped between two ticks, so that statistics under way are saved; one process prints how to go on."""
+    options = OPTIONS | {"noise": "fuzzy", "kimg": 0.24, "tick": 0.12}
+    whole = torchrun(*as_arguments(options), "--outdir", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    stopper = tmp_path / "stopper.py"
+    stopper.write_text(STOPS_ITSELF)
+    stopped = torchrun(*as_arguments(options), "--outdir", str(tmp_path / "stopped"), plugin=stopper)
+    assert stopped.returncode != 0
+    assert stopped.stderr.count("Go on with: noisegan train --resume") == 1
+    (run,) = (tmp_path / "stopped").iterdir()
+    assert find_snapshot(run).name == "network-snapshot-000000.048.safetensors"
+    resumed = torchrun("--resume", str(run))
+    assert resumed.returncode == 0, resumed.stderr
+    (unbroken,) = (tmp_path / "whole").iterdir()
+    assert find_snapshot(run).read_bytes() == find_snapshot(unbroken).read_bytes()
+    for a, b in zip(stats(tmp_path / "whole"), stats(tmp_path / "stopped"), strict=True):
+        assert all(a[name] == b[name] for name in a if name.startswith("Loss/"))
+
+
+STOPS_ITSELF = """
+import os, signal
+from noisegan.api import hookimpl
+
+@hookimpl
+def after_step(step):
+    if step.step == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+
 FAILS_ON_ONE_RANK = """
 import os
 from noisegan.api import FeatureInjector, Params, StrategySpec, hookimpl

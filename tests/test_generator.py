@@ -380,7 +380,7 @@ def test_missing_noise_is_named(plugins: Plugins) -> None:
     G = generator(plugins)
     noise = G.draw_noise("frozen", 1)
     del noise["b8.conv0/additive"], noise["b16.conv1/additive"]
-    with pytest.raises(NoiseganError, match=r"the given noise lacks b8\.conv0/additive, b16\.conv1/additive; G\.draw"):
+    with pytest.raises(NoiseganError, match=r"b16\.conv1/additive is missing .*; b8\.conv0/additive is missing"):
         G(latents(1), noise=noise)
 
 
@@ -529,3 +529,27 @@ def test_missing_or_misshapen_labels_are_refused(plugins: Plugins) -> None:
         G(latents(1), noise="off")
     with pytest.raises(NoiseganError, match=r"needs class labels c of shape \[N, 3\], got \[1, 2\]"):
         G(latents(1), torch.zeros(1, 2), noise="off")
+
+
+def test_given_noise_must_fit(plugins: Plugins) -> None:
+    G = generator(plugins)
+    z, noise = torch.zeros(2, G.z_dim), G.draw_noise("frozen", 2)
+    with pytest.raises(NoiseganError, match=r"b8\.conv0/additive is \[1, 1, 8, 8\] where \[2, 1, 8, 8\] is expected"):
+        G(z, noise=noise | {"b8.conv0/additive": noise["b8.conv0/additive"][:1]})
+    with pytest.raises(NoiseganError, match=r"b9/x is \[1\] where nothing is expected"):
+        G(z, noise=noise | {"b9/x": torch.zeros(1)})
+    with pytest.raises(NoiseganError, match="the noise is for 3 samples and the batch has 2"):
+        G(z, noise=noise_mode("frozen", 3))
+
+
+def test_a_sample_keeps_its_frozen_noise_by_its_id(plugins: Plugins) -> None:
+    G = generator(plugins, "additive(strength=1)").double()
+    z = torch.linspace(-1, 1, 2 * G.z_dim).view(2, -1)
+    both = G(z, noise="frozen", ids=[7, 3])
+    torch.testing.assert_close(G(z[1:], noise="frozen", ids=[3]), both[1:], rtol=0, atol=1e-9)
+    assert not torch.allclose(G(z[1:], noise="frozen", ids=[4]), both[1:], atol=1e-3)
+
+
+def test_a_float64_latent_is_taken_by_a_float32_network(plugins: Plugins) -> None:
+    G = generator(plugins).float()
+    assert G(torch.zeros(1, G.z_dim, dtype=torch.float64), noise="off").dtype == torch.float32

@@ -79,7 +79,7 @@ def test_a_run_killed_before_its_first_snapshot_starts_again(tmp_path: Path) -> 
 def test_an_earlier_snapshot_branches_off_into_a_run_of_its_own(tmp_path: Path) -> None:
     whole = noisegan.train(outdir=str(tmp_path / "a"), plugins=plugins(), quiet=True, **SMALL)
     first = snapshots(whole)[0]
-    with pytest.raises(NoiseganError, match=r"holds later snapshots .* give --outdir"):
+    with pytest.raises(NoiseganError, match=r"holds later snapshots .* give another --outdir"):
         noisegan.train(resume=first, plugins=plugins(), quiet=True)
     branch = noisegan.train(resume=first, outdir=str(tmp_path / "b"), plugins=plugins(), quiet=True)
     assert branch.parent == tmp_path / "b"
@@ -119,6 +119,79 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
             noisegan.train(resume=run, kimg=0.08, plugins=plugins(), quiet=True)
     finally:
         held.close()
+
+
+def test_the_same_command_with_resume_goes_on_in_place(tmp_path: Path) -> None:
+    """Adding --resume to the command line that was killed is enough, also when nothing is left to do."""
+    options = SMALL | {"kimg": 0.08, "outdir": str(tmp_path)}
+    with pytest.raises(Crash):
+        noisegan.train(plugins=crash_at(6), quiet=True, **options)
+    (run,) = tmp_path.iterdir()
+    for _ in range(2):
+        config = noisegan.TrainConfig(**options)
+        assert noisegan.train(config, resume=run, plugins=plugins(), quiet=True) == run
+    assert list(tmp_path.iterdir()) == [run]
+    with pytest.raises(NoiseganError, match=r"is at 0.08 kimg already; give a larger --kimg"):
+        noisegan.train(resume=run, outdir=tmp_path / "elsewhere", plugins=plugins(), quiet=True)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_equal_expressions_are_no_difference(tmp_path: Path) -> None:
+    run = noisegan.train(outdir=tmp_path, noise="fuzzy", plugins=plugins(), quiet=True, **SMALL | {"kimg": 0.04})
+    noisegan.train(resume=run, noise="fuzzy(alpha=0.5)", cfg="TINY", kimg=0.08, plugins=plugins(), quiet=True)
+
+
+def test_other_data_are_refused_even_before_the_first_snapshot(tmp_path: Path) -> None:
+    import numpy as np
+
+    with pytest.raises(Crash):
+        noisegan.train(outdir=tmp_path / "o", plugins=crash_at(1), quiet=True, **SMALL)
+    (run,) = (tmp_path / "o").iterdir()
+    np.save(tmp_path / "other.npy", np.zeros((20, 8, 8), np.uint8))
+    with pytest.raises(NoiseganError, match="was trained on other data"):
+        noisegan.train(resume=run, data=tmp_path / "other.npy", plugins=plugins(), quiet=True)
+
+
+CHOOSY = """
+import enum
+from noisegan.api import FeatureInjector, Field, Params, StrategySpec, hookimpl
+from noisegan.plugins.additive import AdditiveNoise
+
+class Kind(enum.Enum):
+    ONE = "one"
+
+class ChoosyParams(Params):
+    kind: Kind = Field(Kind.ONE, description="an enumeration")
+    strength: float = Field({strength}, description="strength")
+
+@hookimpl
+def register_strategies(register):
+    register(StrategySpec(name="choosy", params=ChoosyParams, summary="s", reference="r", identity_at_init=False,
+                          feature=lambda site, p: AdditiveNoise(site, per_channel=False, strength=p.strength)))
+"""
+
+
+def test_a_run_keeps_its_parameters_when_the_plugin_changes_its_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "choosy.py"
+    file.write_text(CHOOSY.format(strength=0.1))
+    options = SMALL | {"kimg": 0.04, "noise": "choosy"}
+    run = noisegan.train(outdir=tmp_path / "o", plugins=Plugins([file], entry_points=False), quiet=True, **options)
+    file.write_text(CHOOSY.format(strength=5.0))
+    noisegan.train(resume=run, kimg=0.08, plugins=Plugins([file], entry_points=False), quiet=True)
+    facts = json.loads(find_snapshot(run).with_suffix(".json").read_text())
+    assert facts["noise"][0]["params"] == {"kind": "one", "strength": 0.1}
+    assert "warning: plugin 'choosy' had version sha256:" in (run / "log.txt").read_text()
+
+
+def test_a_snapshot_without_optimiser_states_is_refused(tmp_path: Path) -> None:
+    from noisegan.core.checkpoint import read_facts, read_tensors, save_snapshot
+
+    run = noisegan.train(outdir=tmp_path, plugins=plugins(), quiet=True, **SMALL | {"kimg": 0.04})
+    path = find_snapshot(run)
+    tensors = {k: v for k, v in read_tensors(path).items() if "opt_G/G.synthesis.b4.const" not in k}
+    save_snapshot(path, tensors, read_facts(path))
+    with pytest.raises(NoiseganError, match="lacks states of the optimiser of G"):
+        noisegan.train(resume=run, kimg=0.08, plugins=plugins(), quiet=True)
 
 
 LONG = SMALL | {"kimg": 0.8, "tick": 0.04, "noise": "fuzzy"}

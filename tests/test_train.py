@@ -179,6 +179,59 @@ def test_an_error_in_a_hook_stops_the_run_and_observers_hear_of_it(tmp_path: Pat
     assert [type(error) for error in heard] == [ZeroDivisionError]
 
 
+def test_a_fault_in_on_train_error_does_not_hide_the_first_one(tmp_path: Path) -> None:
+    def after_step(run: Any, step: Any) -> None:
+        raise ZeroDivisionError
+
+    def on_train_error(run: Any, error: BaseException) -> None:
+        raise KeyError("another")
+
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path, plugins=plugins(after_step=after_step, on_train_error=on_train_error))
+    (run,) = tmp_path.iterdir()
+    assert "on_train_error failed: KeyError" in (run / "log.txt").read_text()
+
+
+def test_the_users_interruption_is_no_train_error(tmp_path: Path) -> None:
+    heard: list[BaseException] = []
+
+    def after_step(run: Any, step: Any) -> None:
+        raise KeyboardInterrupt
+
+    def on_train_error(run: Any, error: BaseException) -> None:
+        heard.append(error)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, plugins=plugins(after_step=after_step, on_train_error=on_train_error))
+    assert not heard
+
+
+UNMEASURABLE = """
+from noisegan.api import FeatureInjector, Params, StrategySpec, hookimpl
+
+class Unmeasurable(FeatureInjector):
+    def __init__(self, site):
+        super().__init__()
+        self.resolution = site.resolution
+    def draw(self, source):
+        return source.normal(1, self.resolution, self.resolution)
+    def forward(self, x, noise, w):
+        return x + noise / noise.square().mean().sqrt()
+
+@hookimpl
+def register_strategies(register):
+    register(StrategySpec(name="unmeasurable", params=Params, summary="s", reference="r", identity_at_init=False,
+                          feature=lambda site, p: Unmeasurable(site)))
+"""
+
+
+def test_a_strength_that_cannot_be_measured_is_null_and_not_zero(tmp_path: Path) -> None:
+    file = tmp_path / "unmeasurable.py"
+    file.write_text(UNMEASURABLE)
+    run = train(tmp_path / "o", noise="unmeasurable", plugins=plugins(file))
+    assert stats(run)[0]["Noise/b8.conv0/unmeasurable/noise_to_signal"]["mean"] is None
+
+
 EXPLODING = """
 import torch
 from noisegan.api import FeatureInjector, Params, StrategySpec, hookimpl
@@ -243,9 +296,20 @@ def test_a_state_saved_in_the_middle_of_a_step_goes_on_exactly(tmp_path: Path) -
     assert find_snapshot(again).read_bytes() == find_snapshot(whole).read_bytes()
 
 
+def test_less_than_one_image_is_refused() -> None:
+    with pytest.raises(NoiseganError, match=r"--kimg 0\.0004 is less than one image"):
+        TrainConfig(data="d", outdir="o", kimg=0.0004).resolve()
+
+
+def test_a_config_explains_itself_without_a_traceback_of_pydantic() -> None:
+    with pytest.raises(NoiseganError, match="--outdir is missing"):
+        TrainConfig(data="digits")
+    assert TrainConfig(data=Path("d"), outdir=Path("o")).data == "d"
+
+
 def test_presets_are_those_of_the_design() -> None:
     assert set(PRESETS) == {"tiny", "64", "e", "f"}
-    tiny = TrainConfig.make(data="d", outdir="o", cfg="tiny").resolve()
+    tiny = TrainConfig(data="d", outdir="o", cfg="tiny").resolve()
     assert (tiny.resolution, tiny.z_dim, tiny.w_dim, tiny.map_depth, tiny.batch, tiny.gamma) == (
         32,
         128,
@@ -254,11 +318,11 @@ def test_presets_are_those_of_the_design() -> None:
         16,
         0.2,
     )
-    f = TrainConfig.make(data="d", outdir="o", cfg="F").resolve()
+    f = TrainConfig(data="d", outdir="o", cfg="F").resolve()
     assert (f.cbase, f.cmax, f.batch, f.gamma, f.map_depth) == (32768, 512, 32, 10, 8)
-    e = TrainConfig.make(data="d", outdir="o", cfg="E").resolve()
+    e = TrainConfig(data="d", outdir="o", cfg="E").resolve()
     assert e.cbase == 16384
-    assert TrainConfig.make(data="d", outdir="o", gamma=3.0).resolve().gamma == 3
+    assert TrainConfig(data="d", outdir="o", gamma=3.0).resolve().gamma == 3
 
 
 def test_snapshot_names_carry_fractions_only_where_needed() -> None:
@@ -293,7 +357,7 @@ def test_float16_scales_its_losses_and_skips_overflow_as_on_a_gpu() -> None:
     from noisegan.core.state import TrainState
 
     def step(precision: str, scale: float) -> tuple[TrainState, dict[str, float]]:
-        config = TrainConfig.make(outdir="", **SMALL | {"precision": precision}).resolve()
+        config = TrainConfig(outdir="", **SMALL | {"precision": precision}).resolve()
         data = open_dataset("digits", resolution=8)
         device = torch.device("cpu")
         arguments = networks(config, resolution=8, img_channels=1, c_dim=0)

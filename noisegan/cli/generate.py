@@ -11,7 +11,7 @@ import torch
 
 from noisegan.cli.options import load_plugins, network_options, open_outdir, parse_seeds, resolve_noise_seed
 from noisegan.core.files import write_json
-from noisegan.core.images import make_grid, save_image, to_bytes
+from noisegan.core.images import GRID_PIXELS, make_grid, save_image, to_bytes
 from noisegan.core.sampling import render, styles_of_seeds
 
 
@@ -34,8 +34,8 @@ def command(
     \b
     noisegan generate --network runs/00000-digits-tiny-fuzzy --seeds 0-35,40 --trunc 0.7 --outdir out
 
-    Writes seed0000.png and so on, grid.png, and generate.json with the settings. A seed is the latent that
-    numpy.random.RandomState(seed).randn(1, z_dim) gives, as in StyleGAN.
+    Writes seed0000.png and so on, grid.png (of the first ones, where they are many), and generate.json with the
+    settings. A seed is the latent that numpy.random.RandomState(seed).randn(1, z_dim) gives, as in StyleGAN.
     """
     from noisegan import facade
 
@@ -45,12 +45,16 @@ def command(
     noise_seed = resolve_noise_seed(noise_mode, noise_seed)
     ws = styles_of_seeds(G, numbers, truncation=trunc, class_index=class_index)
     open_outdir(outdir)
-    images: list[torch.Tensor] = []
+    columns = min(math.ceil(math.sqrt(len(numbers))), max(1, GRID_PIXELS // G.resolution))
+    shown: list[torch.Tensor] = []
+    done = 0
     for batch in render(G, ws, numbers, mode=noise_mode, noise_seed=noise_seed):
         for image in to_bytes(batch).cpu():
-            save_image(image, outdir / f"seed{numbers[len(images)]:04d}.png")
-            images.append(image)
-    save_image(make_grid(torch.stack(images), math.ceil(math.sqrt(len(images)))), outdir / "grid.png")
+            save_image(image, outdir / f"seed{numbers[done]:04d}.png")
+            done += 1
+            if len(shown) < columns**2:
+                shown.append(image)
+    save_image(make_grid(torch.stack(shown), columns), outdir / "grid.png")
     settings: dict[str, Any] = {
         "network": str(snapshot.path),
         "seeds": numbers,
@@ -60,4 +64,4 @@ def command(
         "noise_seed": noise_seed,
     }
     write_json(outdir / "generate.json", settings)
-    click.echo(f"{len(images)} images in {outdir} (noise {noise_mode}, noise seed {noise_seed}, trunc {trunc:g})")
+    click.echo(f"{done} images in {outdir} (noise {noise_mode}, noise seed {noise_seed}, trunc {trunc:g})")

@@ -14,6 +14,8 @@ from noisegan.core.noise import NOISE_MODES
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
 
+MOST_SEEDS = 1_000_000
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -42,20 +44,22 @@ def boolean_option(*names: str, default: bool | None, help: str) -> Callable[[F]
     return click.option(*names, is_flag=False, flag_value=True, default=default, type=bool, help=help)
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Seeds such as `0-35,40` in the order given.
+def parse_seeds(text: str, what: str = "seeds") -> list[int]:
+    """Numbers such as `0-35,40` in the order given.
 
     Raises:
-        NoiseganError: when the text is not a list of numbers and ranges.
+        NoiseganError: when the text is not a list of numbers and ranges, or there are more than a million.
     """
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if last < first:
-            raise NoiseganError(f"cannot read the seeds {text!r} at {part!r}; write for example 0-35,40")
+            raise NoiseganError(f"cannot read the {what} {text!r} at {part!r}; write for example 0-35,40")
         if last >= 2**32:
-            raise NoiseganError(f"seed {last} is too large: seeds are 0 to {2**32 - 1}")
+            raise NoiseganError(f"{last} is too large: {what} are 0 to {2**32 - 1}")
+        if len(seeds) + last - first >= MOST_SEEDS:
+            raise NoiseganError(f"{text!r} are more than {MOST_SEEDS} {what}: make them in several parts")
         seeds.extend(range(first, last + 1))
     return seeds
 

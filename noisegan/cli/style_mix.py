@@ -42,7 +42,7 @@ def command(
     """
     from noisegan import facade
 
-    row_seeds, col_seeds, chosen = parse_seeds(rows), parse_seeds(cols), parse_seeds(layers)
+    row_seeds, col_seeds, chosen = parse_seeds(rows), parse_seeds(cols), parse_seeds(layers, "styles")
     snapshot = facade.load(network, plugins=load_plugins(plugin_files), device=device)
     G = snapshot.G_ema
     if max(chosen) >= G.num_ws:
@@ -69,6 +69,7 @@ def command(
         "cols": col_seeds,
         "styles": chosen,
         "trunc": trunc,
+        "class": class_index,
         "noise_mode": noise_mode,
         "noise_seed": noise_seed,
     }

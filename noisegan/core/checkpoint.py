@@ -29,8 +29,8 @@ def kimg_label(nimg: int) -> str:
     return f"{nimg // 1000:06d}" + (f".{nimg % 1000:03d}" if nimg % 1000 else "")
 
 
-def snapshot_path(folder: Path, nimg: int) -> Path:
-    return folder / f"{_STEM}{kimg_label(nimg)}{SUFFIX}"
+def snapshot_name(nimg: int) -> str:
+    return f"{_STEM}{kimg_label(nimg)}{SUFFIX}"
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -97,6 +97,9 @@ def read_facts(path: Path) -> dict[str, Any]:
             f"{path} has snapshot format {facts.get('format')!r} version {facts.get('format_version')}; "
             f"this noisegan reads {FORMAT!r} up to version {FORMAT_VERSION}: install a later noisegan"
         )
+    missing = {"config", "networks", "noise", "pairing_data", "nimg", "counters"} - facts.keys()
+    if missing:
+        raise NoiseganError(f"{path} is damaged: its description lacks {', '.join(sorted(missing))}")
     return facts
 
 

@@ -5,9 +5,10 @@ config = TrainConfig(data="digits", outdir="runs", noise="fuzzy", kimg=1).resolv
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noisegan.core.shapes import ARCHITECTURES
 from noisegan.errors import NoiseganError, near_match
@@ -91,22 +92,19 @@ class TrainConfig(BaseModel):
     ema_kimg: float | None = Field(None, gt=0, description="half-life of the generator's average")
     ema_rampup: float | None = Field(None, gt=0, description="share of the training so far that bounds the half-life")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _lower_cfg(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("cfg"), str):
-            return values | {"cfg": values["cfg"].lower()}
-        return values
-
-    @classmethod
-    def make(cls, **options: Any) -> TrainConfig:
-        """Build from options, with one clear sentence for each bad one.
+    def __init__(self, **options: Any) -> None:
+        """Check the options, with one clear sentence for each bad one.
 
         Raises:
-            NoiseganError: for an unknown option or a value out of range.
+            NoiseganError: for an unknown or missing option, or a value out of range.
         """
+        for name in ("data", "outdir"):
+            if isinstance(options.get(name), PurePath):
+                options[name] = str(options[name])
+        if isinstance(options.get("cfg"), str):
+            options["cfg"] = options["cfg"].lower()
         try:
-            return cls(**options)
+            super().__init__(**options)
         except ValidationError as error:
             raise NoiseganError(_explain(error)) from None
 
@@ -120,6 +118,8 @@ class TrainConfig(BaseModel):
         config = self.model_copy(update=preset)
         if config.batch_gpu is not None and config.batch_gpu > config.need("batch"):
             raise NoiseganError(f"--batch-gpu {config.batch_gpu} is larger than --batch {config.batch}")
+        if config.total_nimg < 1:
+            raise NoiseganError(f"--kimg {config.kimg} is less than one image: one image is 0.001")
         return config
 
     def need(self, name: str) -> Any:
@@ -157,14 +157,26 @@ class TrainConfig(BaseModel):
             )
         return micro
 
-    def check_device(self, kind: str) -> None:
-        """Refuse what a kind of device (`cpu`, `cuda`, `mps`) does badly.
+    def check_world(self, world_size: int, kind: str) -> None:
+        """Check the options against the number of processes and their kind of device (`cpu`, `cuda`, `mps`).
 
         Raises:
-            NoiseganError: when float16 is asked of a CPU.
+            NoiseganError: when a batch cannot be split, or float16 is asked of a CPU.
         """
+        self.micro_batch(world_size)
+        if self.pl_weight > 0 and self.pl_batch < world_size:
+            raise NoiseganError(
+                f"the path-length batch, --batch {self.batch} / --pl-shrink {self.pl_shrink}, is smaller than the "
+                f"{world_size} processes: use a larger --batch or a smaller --pl-shrink"
+            )
         if self.precision == "fp16" and kind == "cpu":
             raise NoiseganError("--precision fp16 needs a GPU (a CPU computes it hundreds of times slower): use bf16")
+
+    @property
+    def pl_batch(self) -> int:
+        """Samples of a path-length penalty."""
+        batch: int = self.need("batch")
+        return max(batch // self.pl_shrink, 1)
 
 
 def to_nimg(kimg: float) -> int:
@@ -191,15 +203,6 @@ def networks(config: TrainConfig, *, resolution: int, img_channels: int, c_dim: 
     }
     discriminator = shared | {"architecture": config.d_arch, "mbstd_group": config.mbstd_group}
     return {"G": generator, "D": discriminator}
-
-
-def changed_options(saved: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """`name saved -> wanted` for each option that differs and may not."""
-    return [
-        f"{name} {saved.get(name)!r} -> {value!r}"
-        for name, value in wanted.items()
-        if name not in RESUMABLE and saved.get(name) != value
-    ]
 
 
 def _explain(error: ValidationError) -> str:

@@ -87,6 +87,7 @@ def minibatch_std(x: Tensor, group: int) -> Tensor:
     """Mean standard deviation over groups of neighbouring samples (Karras et al. 2018, section 3), as one map.
 
     Groups are runs of `group` consecutive samples, so a batch may be split between groups without changing them.
+    (NVIDIA's code takes every N/g-th sample, so its logits differ where N > g.)
 
     Args:
         x: [N, C, H, W].
@@ -151,7 +152,7 @@ class Discriminator(nn.Module):
             self.add_module(f"b{r}", block)
         cmap_dim = widths[4] if c_dim > 0 else 0
         if c_dim > 0:
-            self.mapping = MappingNetwork(z_dim=0, c_dim=c_dim, w_dim=cmap_dim, layers=mapping_layers)
+            self.mapping = MappingNetwork(z_dim=0, c_dim=c_dim, w_dim=cmap_dim, layers=mapping_layers, average=False)
         self.b4 = Epilogue(widths[4], img_channels, cmap_dim, architecture=architecture, mbstd_group=mbstd_group)
         initialise(self, seed, "D")
 

@@ -73,13 +73,22 @@ def join_world(device: str) -> World:
     Raises:
         NoiseganError: for a device that this machine or this build of torch does not have.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
     chosen = pick_device(device)
-    if size == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return World(0, 1, chosen)
+    try:
+        rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    except (KeyError, ValueError):
+        raise NoiseganError(
+            "WORLD_SIZE is set, but RANK and LOCAL_RANK are not whole numbers beside it: start several processes with "
+            "torchrun, or unset WORLD_SIZE"
+        ) from None
+    if chosen.type == "mps":
+        raise NoiseganError("several processes cannot share an mps device: use --device cpu, or one process")
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if local >= torch.cuda.device_count():
+            raise NoiseganError(f"process {local} has no GPU: this machine has {torch.cuda.device_count()}")
+        chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
         backend = "nccl" if chosen.type == "cuda" else "gloo"
@@ -112,4 +121,7 @@ def pick_device(device: str) -> torch.device:
         raise NoiseganError(f"device {device!r} is not available here; choose --device cpu or auto")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise NoiseganError(f"device {device!r} does not exist: this machine has {torch.cuda.device_count()} GPU(s)")
+    if chosen.type == "cuda":
+        # float32 means float32: cuDNN would otherwise round the inputs of convolutions to 10 bits (TF32).
+        torch.backends.cudnn.allow_tf32 = False
     return chosen

@@ -77,6 +77,7 @@ class Generator(nn.Module):
         c: Tensor | None = None,
         *,
         noise: NoiseInput,
+        ids: Sequence[int] | None = None,
         truncation: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Tensor:
@@ -87,6 +88,8 @@ class Generator(nn.Module):
             c: [N, c_dim] one-hot labels, for a conditional network.
             noise: a mode (`"frozen"`, `"off"`, `"fresh"`, or an object of `noisegan.core.noise`), or given tensors by
                 key as `draw_noise` returns them. There is no default: which noise is meant is part of the question.
+            ids: sample ids for a mode given by name; a sample's frozen noise depends on its id. Default: its place in
+                the batch, 0 .. N - 1.
             truncation: psi; w moves to w_avg + psi (w - w_avg) (Karras et al. 2019, appendix B).
             truncation_cutoff: number of leading ws that are truncated; default all.
 
@@ -94,10 +97,9 @@ class Generator(nn.Module):
             [N, img_channels, R, R] in about [-1, 1].
         """
         ws = self.styles(z, c, truncation=truncation, truncation_cutoff=truncation_cutoff)
-        tensors = noise if isinstance(noise, Mapping) else self.draw_noise(noise, len(z))
-        missing = [key for layer in self.synthesis.layers() for key, _, _ in layer.injectors() if key not in tensors]
-        if missing:
-            raise NoiseganError(f"the given noise lacks {', '.join(missing)}; G.draw_noise shows every key and shape")
+        if isinstance(noise, Mapping):
+            self._check_given(noise, len(z))
+        tensors = noise if isinstance(noise, Mapping) else self.draw_noise(noise, len(z), ids=ids)
         images: Tensor = self.synthesis(ws, tensors)
         return images
 
@@ -115,7 +117,24 @@ class Generator(nn.Module):
         untouched = torch.arange(self.num_ws, device=ws.device) >= truncation_cutoff
         return torch.where(untouched[:, None], ws, truncated)
 
-    def draw_noise(self, noise: NoiseMode | str, batch: int) -> dict[str, Tensor]:
-        """The noise of one forward pass by key, such as `"b8.conv0/additive"`: [N, ...] float32."""
-        mode = noise_mode(noise, batch) if isinstance(noise, str) else noise
+    def draw_noise(self, noise: NoiseMode | str, batch: int, *, ids: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """The noise of one forward pass by key, such as `"b8.conv0/additive"`: [N, ...] float32.
+
+        Raises:
+            NoiseganError: for an unknown mode, or one made for another number of samples.
+        """
+        mode = noise_mode(noise, batch, ids=ids) if isinstance(noise, str) else noise
+        if mode.batch != batch:
+            raise NoiseganError(f"the noise is for {mode.batch} samples and the batch has {batch}")
         return self.synthesis.draw(mode, self.mapping.w_avg.device)
+
+    def _check_given(self, noise: Mapping[str, Tensor], batch: int) -> None:
+        wanted = {key: list(tensor.shape) for key, tensor in self.draw_noise("off", batch).items()}
+        given = {key: list(tensor.shape) for key, tensor in noise.items()}
+        faults = [
+            f"{key} is {given.get(key, 'missing')} where {wanted.get(key, 'nothing')} is expected"
+            for key in sorted(wanted.keys() | given.keys())
+            if wanted.get(key) != given.get(key)
+        ]
+        if faults:
+            raise NoiseganError(f"the given noise does not fit: {'; '.join(faults)}")

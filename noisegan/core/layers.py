@@ -29,8 +29,8 @@ class Block(nn.Module):
 
 
 def set_precision(network: nn.Module, dtype: torch.dtype | None) -> None:
-    """Let the blocks of the highest resolutions compute in `dtype`; None: in the dtype of the parameters."""
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    """Let the blocks of the highest resolutions, from 8 x 8, compute in `dtype`; None: in that of the parameters."""
+    blocks = [module for module in network.modules() if isinstance(module, Block) and module.resolution > 4]
     for block in sorted(blocks, key=lambda block: -block.resolution)[:LOW_PRECISION_BLOCKS]:
         block.low_precision = dtype
 

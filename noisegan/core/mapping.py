@@ -21,9 +21,12 @@ class MappingNetwork(nn.Module):
         w_dim: size of w and of every hidden layer.
         layers: number of layers.
         lr_multiplier: learning rate of these layers relative to the rest.
+        average: keep the running mean of w, `w_avg`.
     """
 
-    def __init__(self, *, z_dim: int, c_dim: int, w_dim: int, layers: int = 8, lr_multiplier: float = 0.01) -> None:
+    def __init__(
+        self, *, z_dim: int, c_dim: int, w_dim: int, layers: int = 8, lr_multiplier: float = 0.01, average: bool = True
+    ) -> None:
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.num_layers = z_dim, c_dim, w_dim, layers
         if c_dim > 0:
@@ -32,8 +35,9 @@ class MappingNetwork(nn.Module):
         for i in range(layers):
             layer = FullyConnected(sizes[i], sizes[i + 1], act="lrelu", lr_multiplier=lr_multiplier)
             self.add_module(f"fc{i}", layer)
-        self.register_buffer("w_avg", torch.zeros(w_dim))
         self.w_avg: Tensor
+        if average:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
         """z [N, z_dim], c [N, c_dim] one-hot -> w [N, w_dim].
@@ -41,16 +45,17 @@ class MappingNetwork(nn.Module):
         Raises:
             NoiseganError: when z or c is missing or of another size.
         """
+        dtype = self.get_parameter("fc0.weight").dtype
         parts = []
         if self.z_dim > 0:
             if z is None or z.ndim != 2 or z.shape[1] != self.z_dim:
                 raise NoiseganError(f"z must have shape [N, {self.z_dim}], got {None if z is None else list(z.shape)}")
-            parts.append(_normalise(z))
+            parts.append(_normalise(z.to(dtype)))
         if self.c_dim > 0:
             if c is None or c.ndim != 2 or c.shape[1] != self.c_dim:
                 got = "nothing" if c is None else str(list(c.shape))
                 raise NoiseganError(f"this network needs class labels c of shape [N, {self.c_dim}], got {got}")
-            parts.append(_normalise(self.embed(c)))
+            parts.append(_normalise(self.embed(c.to(dtype))))
         x = torch.cat(parts, dim=1)
         for i in range(self.num_layers):
             x = self.get_submodule(f"fc{i}")(x)

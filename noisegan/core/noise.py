@@ -46,7 +46,8 @@ class StreamNoise:
 
     def __init__(self, streams: Streams, *, ids: Sequence[int] | Tensor, step: int = 0, phase: str = "eval") -> None:
         self.batch = len(ids)
-        self._streams, self._ids, self._step, self._phase = streams, as_ids(ids), step, phase
+        self._ids = ids if isinstance(ids, Tensor) else as_ids(ids)
+        self._streams, self._step, self._phase = streams, step, phase
 
     def source(self, name: str, device: torch.device) -> NoiseSource:
         stream = self._streams[f"noise/{name}/{self._phase}"]

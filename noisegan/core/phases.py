@@ -95,7 +95,7 @@ class TrainingStep:
         state.D.requires_grad_(side == "D")
         optimizer.zero_grad(set_to_none=True)
         statistics = state.statistics.copy()
-        total = max(self.batch // self.config.pl_shrink // world.size, 1) * world.size if name == "PL" else self.batch
+        total = self.config.pl_batch if name == "PL" else self.batch
         loss = torch.zeros((), device=world.device)
         averages: list[Tensor] = []  # what the phase's running mean takes in, summed over samples
         for ids in self._micro_batches(total):
@@ -110,7 +110,7 @@ class TrainingStep:
             gradients = [p.grad for p in parameters if p.grad is not None]
             finite = bool(torch.nn.utils.get_total_norm(gradients).isfinite())
         # The regularisers' inner gradients are scaled too, so with float16 they overflow until the scale has come down.
-        overflown = not finite and name in ("PL", "R1") and scaler.is_enabled() and scaler.get_scale() >= 1
+        overflown = not finite and name in ("PL", "R1") and scaler.is_enabled()
         if not finite:
             state.statistics = statistics
         if not finite and not overflown:
@@ -118,6 +118,8 @@ class TrainingStep:
             raise NonFiniteError(f"the {what} of phase {name} is not finite")
         scaler.step(optimizer)
         scaler.update()
+        if scaler.is_enabled() and scaler.get_scale() < 1:
+            raise NonFiniteError(f"float16 overflows in phase {name} however small the loss scale")
         if overflown:
             return None
         average = world.sum_(torch.stack(averages).sum(dim=0))
@@ -145,7 +147,7 @@ class TrainingStep:
         images = self._images(ws, "PL", ids)
         direction = self._source("path_length", ids).normal(*images.shape[1:])
         lengths = losses.path_lengths(images, ws, direction, scale=self.state.scalers["G"].get_scale())  # [n]
-        penalty = (lengths - self.state.pl_mean).square()
+        penalty = (lengths - self.state.pl_mean).square()  # the mean of earlier batches, the same on every process
         self.state.statistics.add("Loss/pl_penalty", penalty)
         return penalty * (self.config.pl_weight * self.config.pl_interval), lengths.detach().sum()
 
@@ -176,9 +178,8 @@ class TrainingStep:
 
     def _micro_batches(self, total: int) -> Iterator[Tensor]:
         """Global sample ids of this process, a micro-batch at a time."""
-        share = total // self.world.size
-        first = self.world.rank * share
-        ids = torch.arange(first, first + share, device=self.world.device)
+        rank, size = self.world.rank, self.world.size
+        ids = torch.arange(rank * total // size, (rank + 1) * total // size, device=self.world.device)
         yield from torch.split(ids, self.micro_batch)
 
     def _source(self, stream: str, ids: Tensor) -> StreamSource:

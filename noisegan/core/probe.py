@@ -21,7 +21,8 @@ def noise_to_signal(G: Generator, z: Tensor, c: Tensor | None, noise: StreamNois
         noise: the noise to measure with.
 
     Returns:
-        By noise key, such as `b8.conv0/additive`; 0 where an injector is the identity.
+        By noise key, such as `b8.conv0/additive`; 0 where an injector is the identity, not a number where its output
+        is none.
     """
     found: dict[str, float] = {}
 
@@ -31,7 +32,7 @@ def noise_to_signal(G: Generator, z: Tensor, c: Tensor | None, noise: StreamNois
         off = injector.draw(MeanSource(len(x), x.device)).to(drawn.dtype)
         mean = injector.forward(x, off, w).float()
         power = mean.square().mean()
-        ratio = torch.where(power > 0, (out.float() - mean).square().mean() / power, torch.zeros_like(power))
+        ratio = torch.where(power == 0, torch.zeros_like(power), (out.float() - mean).square().mean() / power)
         found[keys[injector]] = float(ratio.sqrt())
 
     keys: dict[nn.Module, str] = {}

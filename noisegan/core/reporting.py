@@ -41,7 +41,7 @@ class Reporter:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task("", total=total_nimg, completed=start_nimg, kimg="", speed="", losses="")
-        self._board = _tensorboard(folder)
+        self._board = _tensorboard(folder, start_nimg)
 
     def __enter__(self) -> Reporter:
         self._started_s = time.monotonic()
@@ -91,12 +91,12 @@ def counting(what: str, *, silent: bool = False) -> Iterator[Callable[[int, int]
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _tensorboard(folder: RunFolder | None) -> Any:
-    """A TensorBoard writer where that package is installed, else None."""
+def _tensorboard(folder: RunFolder | None, start_nimg: int) -> Any:
+    """A TensorBoard writer where that package is installed, else None. Events later than the start are taken back."""
     if folder is None:
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder.path))
+    return SummaryWriter(str(folder.path), purge_step=start_nimg + 1 if start_nimg else None)

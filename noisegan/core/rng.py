@@ -97,15 +97,14 @@ class MeanSource:
 
 
 def as_ids(ids: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """Sample ids as [N] int64.
+    """Sample ids as [N] int64. A tensor is taken as it is: looking into it would wait for a GPU.
 
     Raises:
         NoiseganError: when one is negative.
     """
-    tensor = torch.as_tensor(ids, dtype=torch.int64, device=device)
-    if tensor.numel() and int(tensor.min()) < 0:
-        raise NoiseganError(f"sample ids must be 0 or more, found {int(tensor.min())}")
-    return tensor
+    if not isinstance(ids, Tensor) and len(ids) and min(ids) < 0:
+        raise NoiseganError(f"sample ids must be 0 or more, found {min(ids)}")
+    return torch.as_tensor(ids, dtype=torch.int64, device=device)
 
 
 def initialise(network: nn.Module, seed: int, prefix: str) -> None:

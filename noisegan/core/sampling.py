@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -40,7 +41,13 @@ def class_label(G: Generator, class_index: int | None, batch: int) -> Tensor | N
 def styles_of_seeds(
     G: Generator, seeds: Sequence[int], *, truncation: float = 1.0, class_index: int | None = None
 ) -> Tensor:
-    """ws [N, num_ws, w_dim] of seeds."""
+    """ws [N, num_ws, w_dim] of seeds.
+
+    Raises:
+        NoiseganError: when the truncation is not finite, or the class does not fit the network.
+    """
+    if not math.isfinite(truncation):
+        raise NoiseganError(f"--trunc must be a finite number, not {truncation}")
     z = seed_latents(seeds, G.z_dim).to(G.mapping.w_avg.device)
     return G.styles(z, class_label(G, class_index, len(seeds)), truncation=truncation)
 

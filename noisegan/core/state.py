@@ -95,6 +95,7 @@ class TrainState:
             "phase": self.phase,
             "pairing": self.certificate.as_dict(),
             "statistics": self.statistics.state(),
+            "optimised": {side: sorted(self._optimised(side)) for side in self.optimizers},
             "scalers": {side: scaler.state_dict() for side, scaler in self.scalers.items()},
         }
 
@@ -118,6 +119,8 @@ class TrainState:
                 values = {key[len(prefix) :]: rest.pop(key) for key in list(rest) if key.startswith(prefix)}
                 if values:
                     optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in values.items()}
+            if sorted(self._optimised(side)) != counters["optimised"][side]:
+                raise NoiseganError(f"the snapshot lacks states of the optimiser of {side}: it is damaged")
         if rest:
             raise NoiseganError(f"the snapshot holds what this run does not know: {', '.join(sorted(rest)[:5])}")
         self.step, self.phase = counters["step"], counters["phase"]
@@ -125,6 +128,10 @@ class TrainState:
         self.statistics.load_state(counters["statistics"], self.pl_mean.device)
         for side, state in counters["scalers"].items():
             self.scalers[side].load_state_dict(state)
+
+    def _optimised(self, side: str) -> list[str]:
+        """Parameters whose optimiser has a state; one that never had a gradient has none."""
+        return [name for name, parameter in self.named[side].items() if self.optimizers[side].state.get(parameter)]
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"G": self.G, "D": self.D, "G_ema": self.G_ema, "image": self.image, "penalty": self.penalty}

@@ -36,6 +36,10 @@ class Statistics:
         """[names, 3], to be summed over processes."""
         return torch.stack(list(self._moments.values())) if self._moments else torch.zeros(0, 3)
 
+    def replace_moments(self, moments: Tensor) -> None:
+        """Take over moments, [names, 3] in the order of `names`."""
+        self._moments = dict(zip(self._moments, moments, strict=True))
+
     def clear(self) -> None:
         self._moments.clear()
 

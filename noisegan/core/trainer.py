@@ -6,6 +6,8 @@ anywhere and resumed ends with the same bits (on a CPU) as one that was not.
 
 from __future__ import annotations
 
+import math
+import shlex
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 
 from noisegan.api import Strategy
-from noisegan.core.checkpoint import find_snapshot, kimg_label, read_facts, read_tensors, save_snapshot, snapshot_path
+from noisegan.core.checkpoint import find_snapshot, kimg_label, read_facts, read_tensors, save_snapshot, snapshot_name
 from noisegan.core.config import TrainConfig
 from noisegan.core.data import ImageDataset, Prefetcher, batch_indices
 from noisegan.core.distributed import World
@@ -78,6 +80,9 @@ class Trainer:
     def restore(self, snapshot: Path) -> None:
         """Go on from a snapshot."""
         self.state.load(read_tensors(snapshot), read_facts(snapshot)["counters"])
+        if not self.world.is_main:  # the saved statistics are the sum over processes
+            statistics = self.state.statistics
+            statistics.replace_moments(torch.zeros_like(statistics.moments()))
 
     def run(self, folder: RunFolder | None, reporter: Reporter) -> Path | None:
         """Train to the end.
@@ -102,11 +107,10 @@ class Trainer:
                     self.hook.before_train(run=view)
                 self._write_first_grids()
                 stats = self._steps(reporter, view)
-            except Interrupted:
+            except (Interrupted, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                if view:
-                    self.hook.on_train_error(run=view, error=error)
+                self._tell_of(error, view)
                 raise
         if view is None:
             return None
@@ -116,6 +120,15 @@ class Trainer:
             run=view, summary=SummaryView(nimg=self.nimg, seconds_s=seconds_s, snapshot=last, stats=stats)
         )
         return last
+
+    def _tell_of(self, error: BaseException, view: RunView | None) -> None:
+        """Call `on_train_error`; a fault in it is logged and does not hide the first one."""
+        if view is None or self.folder is None:
+            return
+        try:
+            self.hook.on_train_error(run=view, error=error)
+        except Exception as another:
+            self.folder.log(f"on_train_error failed: {type(another).__name__}: {another}")
 
     def _steps(self, reporter: Reporter, view: RunView | None) -> dict[str, float]:
         """All steps that are left. Returns the last tick's statistics."""
@@ -159,14 +172,12 @@ class Trainer:
         try:
             losses = self.step.run(real)
         except NonFiniteError as error:
-            saved = ""
-            if self.folder:
-                path = self.folder.path / f"nonfinite-{kimg_label(self.nimg)}.safetensors"
-                self._save(path)
-                saved = f"; the state before it is in {path}"
+            name = f"nonfinite-{kimg_label(self.nimg)}.safetensors"
+            self._save(name)
+            saved = f"; the state before it is in {self.folder.path / name}" if self.folder else ""
             raise NoiseganError(
                 f"training stopped at step {step} ({self.nimg / 1000:g} kimg) with noise {self.noise}: {error}{saved}; "
-                "try another --seed, a larger --gamma, a smaller --glr, or --precision fp32"
+                "start a new run with another --seed, a larger --gamma, a smaller --glr, or --precision fp32"
             ) from None
         items = batch_indices(self.streams["data"], len(self.dataset), step * self.batch, self.batch)
         self.state.certificate.note_step(step, items, self.streams)
@@ -189,28 +200,42 @@ class Trainer:
         if self.world.device.type == "cuda":
             extra["Resources/peak_gpu_mem_gb"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
         line: dict[str, Any] = {"nimg": self.nimg, "timestamp": time.time()} | summary
-        line |= {name: {"num": 1, "mean": value, "std": 0.0} for name, value in extra.items()}
+        # A measurement that is not finite is recorded as null: it is news, not a reason to stop.
+        line |= {
+            name: {"num": 1, "mean": value if math.isfinite(value) else None, "std": 0.0}
+            for name, value in extra.items()
+        }
         self.folder.append_stats(line)
         reporter.tick(self.nimg, means | extra)
         return means | extra
 
     def _snapshot(self) -> None:
-        if self.folder is None:
-            return
-        self._save(snapshot_path(self.folder.path, self.nimg))
-        self.folder.write_json("pairing.json", self.state.certificate.as_dict())
-        self._write_fakes(f"fakes{kimg_label(self.nimg)}.png")
+        self._save(snapshot_name(self.nimg))
+        if self.folder:
+            self.folder.write_json("pairing.json", self.state.certificate.as_dict())
+            self._write_fakes(f"fakes{kimg_label(self.nimg)}.png")
 
-    def _save(self, path: Path) -> None:
-        facts = self.options | {"nimg": self.nimg, "counters": self.state.counters()}
-        save_snapshot(path, self.state.tensors(), facts)
+    def _save(self, name: str) -> None:
+        """Write the state, from the main process; all processes take part and leave together."""
+        statistics = self.state.statistics
+        moments = self.world.sum_(statistics.moments())
+        # The sum lives on in the main process alone, or the next sum would count it once per process.
+        statistics.replace_moments(moments if self.world.is_main else torch.zeros_like(moments))
+        if self.folder:
+            facts = self.options | {"nimg": self.nimg, "counters": self.state.counters()}
+            save_snapshot(self.folder.path / name, self.state.tensors(), facts)
+        self.world.any(False)  # nobody leaves, and takes the others down, before it is written
 
     def _interrupt(self) -> None:
         """Save and leave."""
         self._snapshot()
-        where = self.folder.path if self.folder else ""
+        if self.folder is None:
+            raise Interrupted("interrupted with the other processes")
+        files = [noise["location"] for noise in self.options["noise"] if noise["origin"] == "file"]
+        words = ["noisegan", "train", "--resume", str(self.folder.path)]
+        words += [word for file in dict.fromkeys(files) for word in ("--plugin", file)]
         raise Interrupted(
-            f"interrupted at {self.nimg / 1000:g} kimg; the state is saved. Go on with: noisegan train --resume {where}"
+            f"interrupted at {self.nimg / 1000:g} kimg; the state is saved. Go on with: {shlex.join(words)}"
         )
 
     def _view(self) -> RunView | None:
