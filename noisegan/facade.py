@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from noisegan.core.data import ImageDataset
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.distributed import World, join_world, leave_world, pick_device
 from noisegan.core.reporting import Reporter
-from noisegan.core.runfolder import OPTIONS, RunFolder
+from noisegan.core.runfolder import DESC_LENGTH, OPTIONS, RunFolder
 from noisegan.core.trainer import Trainer
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
@@ -137,7 +138,8 @@ def train(
             trainer.run(folder, reporter)
         except NoiseganError as error:
             if folder:
-                folder.log(str(error))
+                with suppress(NoiseganError):  # a full disk must not hide what happened
+                    folder.log(str(error))
             raise
         if folder:
             reporter.line(f"done: {where}")
@@ -167,7 +169,8 @@ def _open_folder(
         folder.write_json(OPTIONS, {"outdir": config.outdir} | options)
         return folder
     noise = "+".join(strategy["strategy"] for strategy in options["noise"])
-    return RunFolder.create(config.outdir, config.desc or f"{dataset.name}-{config.cfg}-{noise}", options)
+    desc = config.desc if config.desc is not None else f"{dataset.name}-{config.cfg}-{noise}"[:DESC_LENGTH]
+    return RunFolder.create(config.outdir, desc, options)
 
 
 def _headline(config: TrainConfig, options: dict[str, Any], trainer: Trainer, where: str) -> str:

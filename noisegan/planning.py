@@ -15,7 +15,7 @@ from noisegan.core.checkpoint import find_snapshot, read_facts, snapshots
 from noisegan.core.config import RESUMABLE, TrainConfig, networks
 from noisegan.core.data import BUILT_IN, ImageDataset, open_dataset
 from noisegan.core.reporting import counting
-from noisegan.core.runfolder import read_options
+from noisegan.core.runfolder import check_desc, read_options
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins, bind
 
@@ -50,6 +50,8 @@ def plan_run(options: dict[str, Any], resume: Path | None, plugins: Plugins) -> 
         NoiseganError: for a bad option; on resume when an option differs that may not, when later snapshots would be
             overwritten, or when a plugin is missing.
     """
+    if options.get("desc") is not None:
+        check_desc(options["desc"])
     if resume is None:
         config = TrainConfig(**options).resolve()
         return Plan(config, plugins.parse(config.noise))

@@ -74,8 +74,8 @@ def save_snapshot(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
         with atomic_path(path) as temporary:
             save_file(plain, temporary, metadata={"noisegan": json.dumps(facts, allow_nan=False)})
             write_json(path.with_suffix(".json"), facts)
-    except (OSError, SafetensorError) as error:
-        raise NoiseganError(f"could not save {path}: {error}; earlier snapshots are whole") from error
+    except (NoiseganError, SafetensorError) as error:
+        raise NoiseganError(f"could not save the state: {error}; earlier snapshots are whole") from error
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class TrainingStep:
         for label, penalty in self.state.penalty.items():
             assert isinstance(penalty, PenaltyInjector)
             value = penalty(lambda x: self.state.D(x, c), images.detach(), fake.detach())
-            self.state.statistics.add(f"Loss/D/{label}", value)
+            self.state.statistics.add(f"Loss/D/{label}", value.expand(len(ids)))  # a mean; counts once per sample
             values = values + value
         return values, values.new_zeros(())
 

@@ -11,6 +11,7 @@ import shlex
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -128,7 +129,8 @@ class Trainer:
         try:
             self.hook.on_train_error(run=view, error=error)
         except Exception as another:
-            self.folder.log(f"on_train_error failed: {type(another).__name__}: {another}")
+            with suppress(NoiseganError):
+                self.folder.log(f"on_train_error failed: {type(another).__name__}: {another}")
 
     def _steps(self, reporter: Reporter, view: RunView | None) -> dict[str, float]:
         """All steps that are left. Returns the last tick's statistics."""
