@@ -104,7 +104,7 @@ def test_learned_quantities_are_named_by_site_strategy_and_parameter(plugins: Pl
     assert set(found) == {f"{key}/{p}" for key in KEYS for p in parameters}
     assert found["b8.conv0/additive/strength"] == 0.5
     assert found["b8.conv0/fuzzy/alpha"] == 0.25
-    assert found["b4.conv1/fuzzy/strength"] == 4
+    assert found["b4.conv1/fuzzy/strength"] == 1
     assert learned_quantities(generator(plugins, "none")) == {}
 
 
