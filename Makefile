@@ -7,8 +7,9 @@ BIN := .venv/bin
 .PHONY: demo test lint clean
 
 demo: .venv/installed
-	$(BIN)/noisegan train --data digits --cfg tiny --noise fuzzy --kimg 4 --tick 0.5 --snap 2 --seed 1 --outdir runs/demo
-	@echo "Look at fakes000004.png beside reals.png in the newest folder of runs/demo."
+	$(BIN)/noisegan train --data digits --cfg tiny --noise fuzzy --kimg 4 --tick 0.5 --snap 2 --seed 1 --outdir runs
+	@echo "Look at fakes000004.png beside reals.png in that folder: four thousand images bring the first strokes."
+	@echo "Next: . $(BIN)/activate, and on with the README."
 
 test: .venv/installed lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q

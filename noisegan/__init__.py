@@ -3,7 +3,7 @@
     config = noisegan.TrainConfig(data="digits", outdir="runs", noise="fuzzy", kimg=1)
     run = noisegan.train(config)                        # the folder of the run
     G = noisegan.load(run).G_ema                        # the averaged generator
-    images = G(z, noise="frozen")                       # [N, C, H, W] in [-1, 1]
+    images = G(z, noise="frozen")                       # [N, C, H, W], about [-1, 1]
 
 Names are imported when first used, so that `import noisegan.api` in a plugin stays light.
 """

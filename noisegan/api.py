@@ -4,6 +4,11 @@ A strategy is a `StrategySpec`: a name, a parameter schema and one or more injec
 halves: `draw` makes random numbers from the source it is given, `forward` is a pure function of its inputs. Because
 they are apart, noise can be fresh, frozen, off, or given by the caller without the strategy's help.
 
+    import torch
+    from torch import Tensor, nn
+
+    from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, Params, StrategySpec, hookimpl
+
     class JitterParams(Params):
         strength: float = Field(0.1, ge=0, description="standard deviation of the noise at the start")
 

@@ -123,7 +123,8 @@ def train(
     trainer = Trainer(config, run_options, plan.strategies, dataset, world=world, hook=plugins.hook)
     if plan.snapshot is not None:
         trainer.restore(plan.snapshot)
-    if trainer.nimg >= config.total_nimg and not plan.in_place:
+    finished = plan.snapshot is not None and trainer.nimg >= config.total_nimg
+    if finished and not (plan.in_place and config.kimg == plan.saved["config"]["kimg"]):
         raise NoiseganError(f"{plan.snapshot} is at {trainer.nimg / 1000:g} kimg already; give a larger --kimg")
     folder = _open_folder(config, plan, world, run_options, dataset)
     try:
@@ -142,7 +143,9 @@ def train(
                     folder.log(str(error))
             raise
         if folder:
-            reporter.line(f"done: {where}")
+            reporter.line(
+                f"nothing left to train; give a larger --kimg to go on: {where}" if finished else f"done: {where}"
+            )
     finally:
         if folder:
             folder.close()
@@ -176,8 +179,9 @@ def _open_folder(
 def _headline(config: TrainConfig, options: dict[str, Any], trainer: Trainer, where: str) -> str:
     data, parameters = options["dataset"], sum(p.numel() for p in trainer.state.G.parameters())
     start = f", from {trainer.nimg / 1000:g} kimg" if trainer.nimg else ""
+    resize = f" by {data['resize']}" if data["resize"] else ""
     return (
         f"{where}: {trainer.noise} on {data['name']} ({len(trainer.dataset)} images, {data['channels']} channels, "
-        f"{data['resolution']} px), G {parameters / 1e6:.2f} M parameters, seed {config.seed}, "
+        f"{data['resolution']} px{resize}), G {parameters / 1e6:.2f} M parameters, seed {config.seed}, "
         f"batch {config.batch}, {config.kimg:g} kimg{start}, on {trainer.world.device}"
     )

@@ -132,7 +132,8 @@ def saved_strategies(path: Path, saved: dict[str, Any], plugins: Plugins) -> tup
         name = noise["strategy"]
         if name not in plugins.strategies:
             cure = {
-                "file": f"give --plugin {noise['location']}",
+                "file": f"give --plugin {noise['location']} (in Python: plugins=Plugins(['{noise['location']}']) of "
+                "noisegan.manager)",
                 "entry point": f"install it with: pip install {noise['location']}",
             }.get(noise["origin"], f"install noisegan {noise['version']}")
             raise NoiseganError(

@@ -134,6 +134,9 @@ def test_the_same_command_with_resume_goes_on_in_place(tmp_path: Path) -> None:
     with pytest.raises(NoiseganError, match=r"is at 0.08 kimg already; give a larger --kimg"):
         noisegan.train(resume=run, outdir=tmp_path / "elsewhere", plugins=plugins(), quiet=True)
     assert not (tmp_path / "elsewhere").exists()
+    with pytest.raises(NoiseganError, match=r"is at 0.08 kimg already; give a larger --kimg"):
+        noisegan.train(resume=run, kimg=0.04, plugins=plugins(), quiet=True)
+    assert json.loads((run / "training_options.json").read_text())["config"]["kimg"] == 0.08
 
 
 def test_equal_expressions_are_no_difference(tmp_path: Path) -> None:

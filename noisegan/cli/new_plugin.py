@@ -38,10 +38,10 @@ def command(name: str, outdir: Path) -> None:
 
     \b
     noisegan new-plugin ripple
-    cd noisegan-ripple && pip install -e . && pytest
+    cd noisegan-ripple && pip install -e '.[test]' && pytest
     """
     folder = write_plugin(name, outdir)
-    click.echo(f"wrote {folder}; next: cd {folder} && pip install -e . && pytest")
+    click.echo(f"wrote {folder}; next: cd {folder} && pip install -e '.[test]' && pytest")
 
 
 def write_plugin(name: str, outdir: Path) -> Path:

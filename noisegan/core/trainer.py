@@ -234,7 +234,7 @@ class Trainer:
         if self.folder is None:
             raise Interrupted("interrupted with the other processes")
         files = [noise["location"] for noise in self.options["noise"] if noise["origin"] == "file"]
-        words = ["noisegan", "train", "--resume", str(self.folder.path)]
+        words = ["noisegan", "train", "--resume", str(self.folder.path.absolute())]
         words += [word for file in dict.fromkeys(files) for word in ("--plugin", file)]
         raise Interrupted(
             f"interrupted at {self.nimg / 1000:g} kimg; the state is saved. Go on with: {shlex.join(words)}"
