@@ -43,7 +43,7 @@ class Snapshot:
     """A snapshot on disk; networks are built when asked for."""
 
     def __init__(self, path: Path, plugins: Plugins, device: torch.device) -> None:
-        self.path, self.device, self._plugins = path, device, plugins
+        self.path, self.device = path, device
         self.facts = read_facts(path)
         self.strategies = saved_strategies(path, self.facts, plugins)
 
