@@ -1,4 +1,4 @@
-"""The contract between noisegan and a noise strategy: all that a plugin needs to import.
+"""The contract between noisegan and its plugins (noise strategies, feature extractors, metrics): all they import.
 
 A strategy is a `StrategySpec`: a name, a parameter schema and one or more injectors. An injector is a module in two
 halves: `draw` makes random numbers from the source it is given, `forward` is a pure function of its inputs. Because
@@ -48,16 +48,20 @@ from torch import Tensor, nn
 
 __all__ = [
     "API_VERSION",
+    "FeatureExtractor",
     "FeatureInjector",
+    "FeaturePair",
     "Field",
     "ImageInjector",
     "ImageSite",
     "Injector",
     "LatentInjector",
+    "Metric",
     "NoiseSite",
     "NoiseSource",
     "Params",
     "PenaltyInjector",
+    "Score",
     "Strategy",
     "StrategySpec",
     "hookimpl",
@@ -184,6 +188,7 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=Params)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,3 +256,85 @@ class Strategy:
             f"{key}={value!r}" for key, value in self.params.model_dump(mode="json").items() if value != default[key]
         ]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+
+class FeatureExtractor(ABC):
+    """What turns images into the vectors that metrics compare. A plugin registers a factory of one:
+
+        @hookimpl
+        def register_feature_extractors(register):
+            register("my-network", lambda device: MyNetwork(device))
+
+    The factory is called when the extractor is used, and raises `NoiseganError` when its weights are missing.
+    """
+
+    dim: int
+    """Length of a feature vector."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features of uint8 images.
+
+        Args:
+            images: [N, 3, H, W] uint8, RGB. Grey images come with their channel repeated, RGBA over white.
+
+        Returns:
+            [N, dim] float32 on any device. Row i depends on image i alone.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What stands beside every number made with it, as plain data: at least `weights` (a name and its `sha256:`
+        digest, which are part of the key of cached features), `input` (how images are resized and scaled) and
+        `reference`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """A metric's value, and its own standard error where the metric can estimate one."""
+
+    value: float
+    std_error: float | None = None
+
+
+class FeaturePair:
+    """Features of real and generated images; what a metric sees.
+
+    Attributes:
+        real: [n, dim] float32 on the CPU.
+        fake: [m, dim] float32 on the CPU.
+    """
+
+    def __init__(self, real: Tensor, fake: Tensor) -> None:
+        self.real, self.fake = real, fake
+        self._made: dict[tuple[Any, ...], Any] = {}
+
+    def once(self, function: Callable[..., T], *arguments: Any) -> T:
+        """`function(pair, *arguments)`, computed once for all metrics that ask for it."""
+        key = (function, *arguments)
+        if key not in self._made:
+            self._made[key] = function(self, *arguments)
+        made: T = self._made[key]
+        return made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A score of generated images beside real ones, by features. A plugin registers it by name:
+
+        @hookimpl
+        def register_metrics(register):
+            register("my-distance", Metric(title="My distance", better="lower", compute=distance, reference="..."))
+
+    title: as tables show it.
+    better: which direction is an improvement.
+    compute: `FeaturePair` -> `Score`; a pure function, without randomness.
+    minimum: the fewest images of either kind that it makes sense for.
+    reference: paper and equation.
+    """
+
+    title: str
+    better: Literal["lower", "higher"]
+    compute: Callable[[FeaturePair], Score]
+    reference: str
+    minimum: int = 2

@@ -15,7 +15,7 @@ from typing import Any
 
 import pluggy
 
-from noisegan.api import StrategySpec
+from noisegan.api import FeatureExtractor, Metric, StrategySpec
 
 hookspec = pluggy.HookspecMarker("noisegan")
 
@@ -56,7 +56,7 @@ def register_strategies(register: Callable[[StrategySpec[Any]], None]) -> None:
 
 
 @hookspec
-def register_metrics(register: Callable[[str, Any], None]) -> None:
+def register_metrics(register: Callable[[str, Metric], None]) -> None:
     """Call `register(name, metric)` for each metric. Once, when plugins are loaded, on every rank."""
 
 
@@ -66,8 +66,9 @@ def register_manifolds(register: Callable[[str, Any], None]) -> None:
 
 
 @hookspec
-def register_feature_extractors(register: Callable[[str, Any], None]) -> None:
-    """Call `register(name, factory)` for each feature extractor. Once, when plugins are loaded, on every rank."""
+def register_feature_extractors(register: Callable[[str, Callable[[Any], FeatureExtractor]], None]) -> None:
+    """Call `register(name, factory)` for each feature extractor; `factory(device)` makes it, when it is used. Once,
+    when plugins are loaded, on every rank."""
 
 
 @hookspec
@@ -82,7 +83,7 @@ def after_step(run: RunView, step: StepView) -> None:
 
 @hookspec
 def after_evaluation(run: RunView, report: Mapping[str, Any]) -> None:
-    """After the metrics of a snapshot are computed. Once per evaluation, rank 0. (This version has no metrics yet.)"""
+    """After a comparison has scored a snapshot of a run. `report` holds `snapshot`, `nimg` and `scores`."""
 
 
 @hookspec
@@ -97,5 +98,6 @@ def after_train(run: RunView, summary: SummaryView) -> None:
 
 @hookspec
 def report_sections(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Extra sections of a comparison report as (title, HTML) pairs. Once per report. (There is no report yet.)"""
+    """Extra sections of a comparison report as (title, HTML) pairs. `results` is the content of results.json, described
+    in docs/results.md. Once per report."""
     return []
