@@ -29,7 +29,11 @@ from noisegan.api import API_VERSION, Params, Strategy, StrategySpec
 from noisegan.errors import NoiseganError, near_match
 from noisegan.expression import parse_expression
 
-BUILT_IN = ("noisegan.plugins.none", "noisegan.plugins.additive", "noisegan.plugins.fuzzy")
+BUILT_IN = (
+    "noisegan.plugins.none",
+    "noisegan.plugins.additive",
+    "noisegan.plugins.fuzzy",
+)
 GROUP = "noisegan"
 DISABLED_VARIABLE = "NOISEGAN_DISABLED_PLUGINS"
 _REGISTER_HOOKS = {

@@ -1,0 +1,1 @@
+"""The comparison: experiment file, runner, statistics, report."""

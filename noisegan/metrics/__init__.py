@@ -1,0 +1,1 @@
+"""Scores of generated images: feature extractors, distances, and one evaluation that shares its samples among them."""
