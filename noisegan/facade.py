@@ -91,6 +91,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     resume: str | Path | None = None,
+    folder: str | Path | None = None,
     plugins: Plugins | None = None,
     quiet: bool = False,
     **options: Any,
@@ -102,6 +103,8 @@ def train(
         resume: a run folder or snapshot to go on from, in place unless another outdir is given. Options given beside
             it must agree with the saved ones, save those that may change (kimg, tick, snap, device, workers,
             batch_gpu).
+        folder: the run folder itself, instead of a numbered one in `outdir`. If the run is there already it is gone on
+            with, so the same call may be repeated until it ends well.
         plugins: where to look strategies up; default: the installed plugins.
         quiet: print nothing (log.txt is still written).
 
@@ -115,6 +118,9 @@ def train(
     plugins = plugins or Plugins()
     if config is not None:
         options = config.model_dump(exclude_unset=True) | options
+    if folder is not None:
+        options["outdir"] = str(Path(folder).parent)
+        resume = folder if Path(folder).exists() else None
     plan = plan_run(options, Path(resume) if resume is not None else None, plugins)
     world = join_world(plan.config.device)
     plan.config.check_world(world.size, world.device.type)
@@ -126,29 +132,29 @@ def train(
     finished = plan.snapshot is not None and trainer.nimg >= config.total_nimg
     if finished and not (plan.in_place and config.kimg == plan.saved["config"]["kimg"]):
         raise NoiseganError(f"{plan.snapshot} is at {trainer.nimg / 1000:g} kimg already; give a larger --kimg")
-    folder = _open_folder(config, plan, world, run_options, dataset)
+    run = _open_folder(config, plan, world, run_options, dataset, Path(folder) if folder is not None else None)
     try:
-        where: str = world.share(str(folder.path) if folder else None)
-        reporter = Reporter(folder, config.total_nimg, trainer.nimg, quiet=quiet)
-        if folder:
-            folder.rewind_stats(trainer.nimg)
+        where: str = world.share(str(run.path) if run else None)
+        reporter = Reporter(run, config.total_nimg, trainer.nimg, quiet=quiet)
+        if run:
+            run.rewind_stats(trainer.nimg)
             for note in plan.notes:
                 reporter.line(note)
             reporter.line(_headline(config, run_options, trainer, where))
         try:
-            trainer.run(folder, reporter)
+            trainer.run(run, reporter)
         except NoiseganError as error:
-            if folder:
+            if run:
                 with suppress(NoiseganError):  # a full disk must not hide what happened
-                    folder.log(str(error))
+                    run.log(str(error))
             raise
-        if folder:
+        if run:
             reporter.line(
                 f"nothing left to train; give a larger --kimg to go on: {where}" if finished else f"done: {where}"
             )
     finally:
-        if folder:
-            folder.close()
+        if run:
+            run.close()
     leave_world(world)
     return Path(where)
 
@@ -163,7 +169,12 @@ def dry_run(*, resume: str | Path | None = None, plugins: Plugins | None = None,
 
 
 def _open_folder(
-    config: TrainConfig, plan: Plan, world: World, options: dict[str, Any], dataset: ImageDataset
+    config: TrainConfig,
+    plan: Plan,
+    world: World,
+    options: dict[str, Any],
+    dataset: ImageDataset,
+    path: Path | None,
 ) -> RunFolder | None:
     if not world.is_main:
         return None
@@ -171,6 +182,8 @@ def _open_folder(
         folder = RunFolder.open(plan.resumed)
         folder.write_json(OPTIONS, {"outdir": config.outdir} | options)
         return folder
+    if path is not None:
+        return RunFolder.create_at(path, options)
     noise = "+".join(strategy["strategy"] for strategy in options["noise"])
     desc = config.desc if config.desc is not None else f"{dataset.name}-{config.cfg}-{noise}"[:DESC_LENGTH]
     return RunFolder.create(config.outdir, desc, options)

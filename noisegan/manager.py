@@ -112,6 +112,12 @@ class Plugins:
         """The lifecycle hooks, to be called with keyword arguments."""
         return self._pluggy.hook
 
+    def observe(self, observer: object) -> None:
+        """Let an object with methods marked `@hookimpl` see the lifecycle of this process's runs."""
+        self._check_arguments(observer)
+        self._pluggy.register(observer)
+        self._check_hooks(observer)
+
     def spec(self, name: str) -> StrategySpec[Any]:
         """The strategy called `name`.
 

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ except ImportError:  # Windows: without a lock two writers are not noticed
 OPTIONS = "training_options.json"
 DESC_LENGTH = 100
 """Characters a run's description may have: with its number it is a folder's name, of 255 bytes at most."""
+
+
+class BusyError(NoiseganError):
+    """Another process is at work in the folder."""
 
 
 class RunFolder:
@@ -50,12 +54,21 @@ class RunFolder:
             NoiseganError: when it cannot be made, or `desc` is none for `check_desc`; nothing is left behind.
         """
         check_desc(desc)
-        outdir = Path(outdir)
+        return cls._make(Path(outdir), options, lambda temporary: _number(temporary, desc))
+
+    @classmethod
+    def create_at(cls, path: str | Path, options: Mapping[str, Any]) -> RunFolder:
+        """Make the run folder `path` itself, without a number; otherwise as `create`."""
+        path = Path(path)
+        return cls._make(path.parent, options, lambda temporary: temporary.rename(path))
+
+    @classmethod
+    def _make(cls, outdir: Path, options: Mapping[str, Any], name: Callable[[Path], Path]) -> RunFolder:
         try:
             outdir.mkdir(parents=True, exist_ok=True)
             with temporary_folder(outdir, ".new-run-") as temporary:
                 write_json(temporary / OPTIONS, {"outdir": str(outdir)} | dict(options))
-                path = _number(temporary, desc)
+                path = name(temporary)
             return cls(path)
         except OSError as error:
             why = error.strerror or error
@@ -148,7 +161,7 @@ class RunFolder:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            raise NoiseganError(f"another process is training in {self.path}: wait for it or stop it") from None
+            raise BusyError(f"another process is training in {self.path}: wait for it or stop it") from None
         except OSError:  # some network file systems: without a lock two writers are not noticed
             os.close(handle)
             return None
