@@ -13,6 +13,12 @@ from noisegan import __version__
 from noisegan.errors import Interrupted, NoiseganError
 
 COMMANDS = {
+    "compare": (
+        "noisegan.cli.compare",
+        "Train and score noise strategies side by side; the report says which is better.",
+    ),
+    "report": ("noisegan.cli.report", "Write the report of a comparison anew."),
+    "metrics": ("noisegan.cli.metrics", "Score one snapshot."),
     "train": ("noisegan.cli.train", "Train a generator with a noise strategy."),
     "generate": ("noisegan.cli.generate", "Make images with a trained generator."),
     "style-mix": ("noisegan.cli.style_mix", "Mix the styles of two sets of seeds into a table of images."),

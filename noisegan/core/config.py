@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from noisegan.core.shapes import ARCHITECTURES
-from noisegan.errors import NoiseganError, near_match
+from noisegan.errors import NoiseganError
+from noisegan.validation import explain
 
 PRESETS: dict[str, dict[str, Any]] = {
     # 32 px on a laptop's CPU. gamma measured on Fashion-MNIST.
@@ -106,7 +107,7 @@ class TrainConfig(BaseModel):
         try:
             super().__init__(**options)
         except ValidationError as error:
-            raise NoiseganError(_explain(error)) from None
+            raise NoiseganError(explain(error, TrainConfig, spell=_option)) from None
 
     def resolve(self) -> TrainConfig:
         """Fill in the preset's values and check that they fit together; `resolution` may stay open for the data.
@@ -205,15 +206,5 @@ def networks(config: TrainConfig, *, resolution: int, img_channels: int, c_dim: 
     return {"G": generator, "D": discriminator}
 
 
-def _explain(error: ValidationError) -> str:
-    problems = []
-    for item in error.errors():
-        name = ".".join(map(str, item["loc"])) or "options"
-        if item["type"] == "extra_forbidden":
-            problems.append(f"no option {name!r}{near_match(name, TrainConfig.model_fields)}")
-        elif item["type"] == "missing":
-            problems.append(f"--{name.replace('_', '-')} is missing ({TrainConfig.model_fields[name].description})")
-        else:
-            message = item["msg"][0].lower() + item["msg"][1:]
-            problems.append(f"--{name.replace('_', '-')} {item['input']!r}: {message}")
-    return "; ".join(problems)
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -6,8 +6,8 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = self._take_lock()
+        self._lock = lock_folder(path, f"another process is training in {path}: wait for it or stop it")
         try:
             for stale in path.glob(".*.tmp"):  # left by a killed process, which cannot be writing any more
                 stale.unlink(missing_ok=True)
@@ -152,20 +152,36 @@ class RunFolder:
                 os.close(self._lock)
             self._lock = None
 
-    def _take_lock(self) -> int | None:
-        """An open file that is locked while the folder is open; None where the file system has no locks."""
-        if fcntl is None:
-            return None  # type: ignore[unreachable]
-        handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+
+def lock_folder(path: Path, busy: str) -> int | None:
+    """An open file that is locked while it is open; None where the file system has no locks.
+
+    Raises:
+        BusyError: with the sentence `busy`, when another process holds it.
+    """
+    if fcntl is None:
+        return None  # type: ignore[unreachable]
+    handle = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise BusyError(busy) from None
+    except OSError:  # some network file systems: without a lock two writers are not noticed
+        os.close(handle)
+        return None
+    return handle
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of a folder, as `lock_folder`."""
+    handle = lock_folder(path, busy)
+    try:
+        yield
+    finally:
+        if handle is not None:
             os.close(handle)
-            raise BusyError(f"another process is training in {self.path}: wait for it or stop it") from None
-        except OSError:  # some network file systems: without a lock two writers are not noticed
-            os.close(handle)
-            return None
-        return handle
 
 
 def check_desc(desc: str) -> None:

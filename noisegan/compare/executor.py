@@ -1,0 +1,154 @@
+"""Where the runs of a comparison are worked on. `Executor` is the seam: here a process on this machine for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from noisegan.compare.worker import Job
+
+Notify = Callable[[Job, Mapping[str, Any]], None]
+
+
+class Executor(Protocol):
+    """Works on jobs, in any order, until each is done or has failed."""
+
+    def run(self, jobs: Sequence[tuple[Job, Path]], notify: Notify) -> None:
+        """Bring all jobs to their end.
+
+        Args:
+            jobs: each with the file for what its worker prints.
+            notify: called in this thread with each event of a worker: `progress`, `trained`, `scoring`, `score`, and
+                at last `done` or `failed` (with an `error`).
+
+        Raises:
+            KeyboardInterrupt: when the user stops it, after every worker has saved its state.
+        """
+        ...
+
+
+@dataclass
+class _Worker:
+    job: Job
+    process: subprocess.Popen[str]
+    slot: int
+    ended: bool = False
+
+
+class LocalExecutor:
+    """Worker processes on this machine.
+
+    Args:
+        workers: how many at a time.
+        threads: of each.
+    """
+
+    def __init__(self, workers: int, threads: int) -> None:
+        self._count, self._threads = workers, threads
+
+    def run(self, jobs: Sequence[tuple[Job, Path]], notify: Notify) -> None:
+        waiting = list(jobs)
+        running: dict[int, _Worker] = {}
+        events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._count:
+                    slot = next(i for i in range(self._count) if i not in running)
+                    running[slot] = self._start(*waiting.pop(0), slot, events)
+                worker, event = events.get()
+                if event is not None:
+                    worker.ended = event["event"] in ("done", "failed")
+                    notify(worker.job, event)
+                    continue
+                code = worker.process.wait()
+                del running[worker.slot]
+                if not worker.ended:
+                    notify(worker.job, {"event": "failed", "error": _why(code)})
+        except BaseException:
+            self._stop(list(running.values()))
+            raise
+
+    def _start(self, job: Job, log: Path, slot: int, events: queue.Queue[Any]) -> _Worker:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "noisegan.compare.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                env=self._environment(slot),
+                start_new_session=True,  # Ctrl-C comes here alone, and is passed on once
+            )
+        worker = _Worker(job, process, slot)
+        threading.Thread(target=_listen, args=(worker, events), daemon=True).start()
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it has died already, which `_listen` finds out
+            process.stdin.write(json.dumps(asdict(job)) + "\n")
+            process.stdin.flush()  # and stays open: its end tells the worker that this process is gone
+        return worker
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        environment = os.environ | {"OMP_NUM_THREADS": str(self._threads)}
+        devices = _cuda_devices()
+        if len(devices) > 1:  # spread the workers over them
+            environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        return environment
+
+    def _stop(self, workers: list[_Worker]) -> None:
+        """Ask all to save and stop, and wait for it; a second Ctrl-C kills them."""
+        for worker in workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGINT)
+        try:
+            for worker in workers:
+                worker.process.wait()
+        except KeyboardInterrupt:
+            for worker in workers:
+                worker.process.kill()
+
+
+def default_threads(workers: int) -> int:
+    """Threads of each of `workers` processes: OMP_NUM_THREADS if it is set, else the cores shared out evenly."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    if chosen.isdigit() and int(chosen) > 0:
+        return int(chosen)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // workers)
+
+
+def _listen(worker: _Worker, events: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+    """Put a worker's events into the queue, and None after the last."""
+    assert worker.process.stdout is not None
+    for line in worker.process.stdout:
+        with suppress(ValueError):  # torn when the worker is killed
+            events.put((worker, json.loads(line)))
+    events.put((worker, None))
+
+
+def _why(code: int) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (perhaps for lack of memory)" if name == "SIGKILL" else ""
+        return f"its worker was ended by {name}{hint}"
+    return "it was interrupted" if code == 130 else f"its worker ended with status {code}"
+
+
+def _cuda_devices() -> list[str]:
+    """The GPUs that workers may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(i) for i in range(torch.cuda.device_count())]

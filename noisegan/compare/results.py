@@ -1,0 +1,308 @@
+"""results.json: everything a comparison found, read from the files of its runs. docs/results.md describes it.
+
+All but the key `timing` is a function of the experiment.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from noisegan import __version__
+from noisegan.compare.experiment import Experiment, Variant
+from noisegan.compare.layout import Layout
+from noisegan.compare.pairing import (
+    CERTIFICATE,
+    config_differences,
+    pairing_problems,
+    refuse_unpaired,
+    strange_differences,
+)
+from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select
+from noisegan.compare.statistics import compare_scores, sentence, summarise_scores, verdict
+from noisegan.compare.worker import TIMING
+from noisegan.core.checkpoint import read_facts
+from noisegan.core.discriminator import Discriminator
+from noisegan.facade import Generator
+from noisegan.metrics.columns import Column
+from noisegan.planning import saved_strategies
+
+SCHEMA, SCHEMA_VERSION = "noisegan-results", 1
+
+
+@dataclass
+class Run:
+    """What the files of one run say."""
+
+    variant: Variant
+    seed: int
+    error: str | None
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    chosen: int = -1
+
+    @property
+    def done(self) -> bool:
+        return self.error is None
+
+    def value(self, key: str) -> float | None:
+        """The score that counts."""
+        return self.evaluations[self.chosen]["scores"][key]["value"] if self.done else None
+
+
+def gather(layout: Layout, scorer: Scorer, errors: Mapping[tuple[str, int], str]) -> list[Run]:
+    """Read all runs of an experiment.
+
+    Args:
+        errors: why a run failed, by (label, seed).
+    """
+    experiment = scorer.experiment
+    runs = []
+    for variant in experiment.variants:
+        for seed in experiment.seeds or ():
+            run = Run(variant, seed, errors.get((variant.label, seed)), layout.run(variant, seed))
+            if run.done:
+                found = scored_snapshots(run.folder, experiment.evaluation.snapshots)
+                run.facts = read_facts(found[-1][1])
+                target = layout.evaluations(variant, seed)
+                for nimg, snapshot in found:
+                    evaluation = read_json(scorer.evaluation_file(target, snapshot, nimg))
+                    assert evaluation is not None, f"{snapshot} has no scores"
+                    run.evaluations.append(evaluation)
+                run.chosen = select(run.evaluations, experiment.selection, scorer.columns[0])
+            runs.append(run)
+    return runs
+
+
+def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, threads: int) -> dict[str, Any]:
+    """The content of results.json.
+
+    Raises:
+        NoiseganError: when the runs are not paired and the experiment does not insist.
+    """
+    experiment, done = scorer.experiment, [run for run in runs if run.done]
+    certificates = {(r.variant.label, r.seed): read_json(r.folder / CERTIFICATE) or {} for r in done}
+    shared, differing = config_differences({(r.variant.label, r.seed): r.facts["config"] for r in done})
+    problems = pairing_problems(certificates, experiment.baseline)
+    problems += strange_differences(differing, experiment.allow_differences)
+    if not experiment.allow_unpaired:
+        refuse_unpaired(problems)
+    tables = {
+        column.key: {label: [r.value(column.key) for r in runs if r.variant.label == label] for label in _labels(runs)}
+        for column in scorer.columns
+    }
+    comparisons = [c for column in scorer.columns for c in _compare(column, tables[column.key], experiment)]
+    timing = {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "runs": [_timing(layout, r) for r in done],
+    }
+    if experiment.equal_time:
+        timing["equal_time"] = _equal_time(layout, scorer, runs)
+    data = scorer.dataset.describe()
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "experiment": experiment.as_dict(),
+        "verdict": _verdict(scorer, comparisons),
+        "data": {key: value for key, value in data.items() if key not in ("path", "source_size")},
+        "environment": {
+            "noisegan": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": str(scorer.device),
+            "threads": threads,
+        },
+        "variants": _variants(scorer, runs),
+        "config": {"shared": shared, "differing": differing, "allowed": list(experiment.allow_differences)},
+        "pairing": {
+            "paired": not problems,
+            "problems": problems,
+            "certificates": [{"variant": label, **c} for (label, _), c in certificates.items()],
+        },
+        "extractors": scorer.extractor_facts,
+        "metrics": [column.as_dict() | {"primary": i == 0} for i, column in enumerate(scorer.columns)],
+        "protocol": scorer.protocol | {"snapshot_selection": experiment.selection},
+        "runs": [_run(layout, run) for run in runs],
+        "summary": [
+            {
+                "metric": key,
+                "variant": label,
+                **summarise_scores([v for v in values if v is not None], experiment.alpha),
+            }
+            for key, table in tables.items()
+            for label, values in table.items()
+        ],
+        "comparisons": comparisons,
+        "timing": timing,
+    }
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(run.variant.label for run in runs))
+
+
+def _compare(
+    column: Column, table: Mapping[str, Sequence[float | None]], experiment: Experiment
+) -> list[dict[str, Any]]:
+    """The comparisons of one metric, a dict for each variant beside the baseline."""
+    found = compare_scores(table, experiment.baseline, better=column.metric.better, alpha=experiment.alpha)
+    entries = []
+    for label, comparison in found.items():
+        pairs = [
+            {"seed": seed, "variant": a, "baseline": b, "difference": a - b}
+            for seed, a, b in zip(experiment.seeds or (), table[label], table[experiment.baseline], strict=True)
+            if a is not None and b is not None
+        ]
+        entries.append(
+            {"metric": column.key, "variant": label, "baseline": experiment.baseline, "pairs": pairs}
+            | comparison.as_dict()
+            | {"sentence": sentence(comparison, label, experiment.baseline, column.title)}
+        )
+    return entries
+
+
+def _verdict(scorer: Scorer, comparisons: Sequence[Mapping[str, Any]]) -> str:
+    primary = scorer.columns[0]
+    return verdict([c for c in comparisons if c["metric"] == primary.key], primary.title)
+
+
+def _variants(scorer: Scorer, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for variant in scorer.experiment.variants:
+        own = [run for run in runs if run.variant == variant]
+        facts = next((run.facts for run in own if run.done), None)
+        entries.append(
+            {
+                "label": variant.label,
+                "slug": variant.slug,
+                "noise": variant.noise,
+                "provenance": facts["noise"] if facts else [],
+                "parameters": _parameters(scorer, facts) if facts else None,
+                "done": sum(run.done for run in own),
+                "failed": sum(not run.done for run in own),
+            }
+        )
+    baseline = next((e["parameters"] for e in entries if e["label"] == scorer.experiment.baseline), None)
+    for entry in entries:
+        if entry["parameters"]:
+            entry["parameters"]["added"] = entry["parameters"]["G"] - baseline["G"] if baseline else None
+    return entries
+
+
+def _parameters(scorer: Scorer, facts: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of trained parameters."""
+    G = Generator(**facts["networks"]["G"], noise=saved_strategies(Path(), facts, scorer.plugins))
+    D = Discriminator(**facts["networks"]["D"])
+    return {"G": sum(p.numel() for p in G.parameters()), "D": sum(p.numel() for p in D.parameters())}
+
+
+def _run(layout: Layout, run: Run) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "variant": run.variant.label,
+        "seed": run.seed,
+        "status": "done" if run.done else "failed",
+        "error": run.error,
+        "folder": run.folder.relative_to(layout.folder).as_posix(),
+    }
+    if not run.done:
+        return entry
+    target = layout.evaluations(run.variant, run.seed)
+    chosen = run.evaluations[run.chosen]
+    arrays = {name: target / f"{name}.npy" for name in ("samples", "noise_std", "noise_images")}
+    return entry | {
+        "snapshot": chosen["snapshot"],
+        "nimg": chosen["nimg"],
+        "scores": chosen["scores"],
+        "curve": [
+            {"nimg": e["nimg"], "scores": {key: score["value"] for key, score in e["scores"].items()}}
+            for e in run.evaluations
+        ],
+        "noise": _strength(_stats(run)),
+        "noise_std": float(np.load(arrays["noise_std"], allow_pickle=False).mean(dtype=np.float64)),
+        "files": {name: path.relative_to(layout.folder).as_posix() for name, path in arrays.items()},
+    }
+
+
+def _stats(run: Run) -> list[dict[str, Any]]:
+    """The lines of stats.jsonl."""
+    text = (run.folder / "stats.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _strength(stats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Noise-to-signal ratio of each injector over training."""
+    prefix, suffix = "Noise/", "/noise_to_signal"
+    names = [name for name in (stats[0] if stats else ()) if name.startswith(prefix) and name.endswith(suffix)]
+    return {
+        "kimg": [line["nimg"] / 1000 for line in stats],
+        "strength": {n[len(prefix) : -len(suffix)]: [line[n]["mean"] for line in stats] for n in names},
+    }
+
+
+def _timing(layout: Layout, run: Run) -> dict[str, Any]:
+    measured = read_json(layout.evaluations(run.variant, run.seed) / TIMING) or {}
+    seconds = _train_seconds(_stats(run))
+    nimg, train_s = seconds[-1]
+    return {
+        "variant": run.variant.label,
+        "seed": run.seed,
+        "train_s": train_s,
+        "sec_per_kimg": train_s / nimg * 1000,
+        "evaluation_s": measured.get("evaluation_s"),
+        "peak_memory_gb": measured.get("peak_memory_gb"),
+    }
+
+
+def _train_seconds(stats: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    """(images shown, seconds of training up to there) at each report."""
+    found, before, total_s = [], 0, 0.0
+    for line in stats:
+        total_s += line["Timing/sec_per_kimg"]["mean"] * (line["nimg"] - before) / 1000
+        before = line["nimg"]
+        found.append((before, total_s))
+    return found
+
+
+def _equal_time(layout: Layout, scorer: Scorer, runs: Sequence[Run]) -> dict[str, Any]:
+    """The comparison at the training time of the fastest run: of each run, the last snapshot that it had by then."""
+    done = [run for run in runs if run.done]
+    clocks = {id(run): dict(_train_seconds(_stats(run))) for run in done}
+    budget_s = min((max(clock.values()) for clock in clocks.values()), default=math.inf)
+    reached: dict[int, dict[str, Any]] = {}
+    for run in done:
+        clock = clocks[id(run)]
+        within = [e for e in run.evaluations if clock.get(e["nimg"], math.inf) <= budget_s]
+        if within:
+            reached[id(run)] = within[-1]
+    comparisons = []
+    for column in scorer.columns:
+        table = {
+            label: [
+                reached[id(run)]["scores"][column.key]["value"] if id(run) in reached else None
+                for run in runs
+                if run.variant.label == label
+            ]
+            for label in _labels(runs)
+        }
+        comparisons += _compare(column, table, scorer.experiment)
+    return {
+        "seconds": budget_s,
+        "runs": [
+            {"variant": r.variant.label, "seed": r.seed, "nimg": reached[id(r)]["nimg"]}
+            for r in done
+            if id(r) in reached
+        ],
+        "comparisons": comparisons,
+    }

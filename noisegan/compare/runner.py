@@ -1,0 +1,163 @@
+"""Runs a comparison: train what is missing, score it, put the results and the report into the folder.
+
+Everything is found again in files, so a comparison that was stopped anywhere goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from noisegan.compare.board import Board
+from noisegan.compare.executor import Executor, LocalExecutor, default_threads
+from noisegan.compare.experiment import Experiment, read_experiment, refuse_another
+from noisegan.compare.layout import Layout
+from noisegan.compare.report import write_report
+from noisegan.compare.results import build_results, gather
+from noisegan.compare.scoring import Scorer, read_json
+from noisegan.compare.worker import Job
+from noisegan.core.distributed import pick_device
+from noisegan.core.files import write_json
+from noisegan.core.reporting import counting
+from noisegan.core.runfolder import locked
+from noisegan.errors import Interrupted, NoiseganError
+from noisegan.manager import Plugins
+from noisegan.planning import open_data
+
+
+def compare(
+    experiment: Experiment | Mapping[str, Any] | str | Path,
+    outdir: str | Path,
+    *,
+    jobs: int = 1,
+    plugins: Sequence[str | Path] = (),
+    executor: Executor | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train, score and compare noise strategies; the same as `noisegan compare`.
+
+    Args:
+        experiment: an experiment, its content as a dict, or the path of a TOML file.
+        outdir: the comparison's folder. One that was stopped there is gone on with.
+        jobs: runs at a time, each in a process of its own.
+        plugins: Python files to load as plugins.
+        executor: where runs are worked on; default: `jobs` processes on this machine.
+        quiet: print nothing.
+
+    Returns:
+        The content of results.json (docs/results.md), plain data.
+
+    Raises:
+        NoiseganError: for a mistake in the experiment, runs that are not paired, or when runs have failed (the others
+            are reported all the same).
+        Interrupted: when the user stops it; the same call goes on.
+    """
+    if jobs < 1:
+        raise NoiseganError(f"--jobs must be 1 or more, not {jobs}")
+    files = tuple(str(Path(file).absolute()) for file in plugins)
+    loaded = Plugins(files)
+    experiment = _as_experiment(experiment).resolve(loaded)
+    console = Console(quiet=quiet)
+    layout, threads = Layout(outdir), default_threads(jobs)
+    with _own_folder(layout):
+        scorer = _prepare(experiment, loaded, silent=quiet)
+        _record(layout, experiment)
+        console.print(_headline(experiment, layout, jobs, threads), highlight=False, markup=False, soft_wrap=True)
+        work = [
+            (Job(str(layout.folder), variant.label, seed, files), layout.log(variant, seed))
+            for seed in experiment.seeds or ()  # seeds outside: all variants get their first replicate early
+            for variant in experiment.variants
+        ]
+        with Board([job for job, _ in work], scorer.columns[0], console) as board:
+            try:
+                (executor or LocalExecutor(jobs, threads)).run(work, board.note)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"interrupted; what was trained is saved in {layout.folder}. Run the same command again to go on"
+                ) from None
+        runs = gather(layout, scorer, board.errors)
+        if not any(run.done for run in runs):
+            raise NoiseganError(f"all runs failed; the first: {next(iter(board.errors.values()))}")
+        results = build_results(layout, scorer, runs, threads=threads)
+        write_json(layout.results, results)
+        report(layout.folder, plugins=loaded)
+    if board.errors:
+        raise NoiseganError(
+            f"{len(board.errors)} of {len(runs)} runs failed and are missing from {layout.report}: "
+            + "; ".join(f"{label!r} with seed {seed}: {why}" for (label, seed), why in board.errors.items())
+            + ". Run the same command again to try them once more"
+        )
+    return results
+
+
+def report(folder: str | Path, *, plugins: Plugins | None = None) -> Path:
+    """Write the report of a comparison anew from its results.json; nothing is trained. Returns the page.
+
+    Raises:
+        NoiseganError: when there are no results.
+    """
+    layout = Layout(folder)
+    results = read_json(layout.results)
+    if results is None:
+        raise NoiseganError(f"{layout.folder} holds no {layout.results.name}: finish the comparison there first")
+    sections = [part for parts in (plugins or Plugins()).hook.report_sections(results=results) for part in parts]
+    return write_report(layout.folder, sections=sections)
+
+
+def _as_experiment(experiment: Experiment | Mapping[str, Any] | str | Path) -> Experiment:
+    if isinstance(experiment, Experiment):
+        return experiment
+    return read_experiment(experiment) if isinstance(experiment, (str, Path)) else Experiment(**experiment)
+
+
+def _prepare(experiment: Experiment, plugins: Plugins, *, silent: bool) -> Scorer:
+    """Whatever may be wrong with data, metrics and extractors is found before anything is trained."""
+    config = experiment.config(experiment.variants[0], (experiment.seeds or (0,))[0]).resolve()
+    device = pick_device(config.device)
+    config.check_world(1, device.type)
+    dataset = open_data(config, silent=silent)
+    with counting("features of real images", silent=silent) as progress:
+        scorer = Scorer(experiment, plugins, dataset, device, progress=progress)
+        _ = scorer.real  # computed once, here, for all workers
+    return scorer
+
+
+def _record(layout: Layout, experiment: Experiment) -> None:
+    """Write experiment.json, unless the folder belongs to another experiment."""
+    known, now = read_json(layout.experiment), experiment.as_dict()
+    if known is not None:
+        refuse_another(known, now, layout.folder)
+    if known != now:
+        write_json(layout.experiment, now)
+
+
+@contextmanager
+def _own_folder(layout: Layout) -> Iterator[None]:
+    """Make the folder and keep other comparisons out of it.
+
+    Raises:
+        NoiseganError: when it cannot be made, is used for something else, or another process works in it.
+    """
+    folder = layout.folder
+    if folder.exists() and not layout.experiment.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        raise NoiseganError(f"{folder} is not empty and holds no comparison: choose another --outdir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoiseganError(f"cannot write to {folder}: {error.strerror or error}; choose another --outdir") from None
+    with locked(folder, f"another comparison runs in {folder}: wait for it or stop it"):
+        yield
+
+
+def _headline(experiment: Experiment, layout: Layout, jobs: int, threads: int) -> str:
+    seeds = experiment.seeds or ()
+    return (
+        f"{layout.folder}: {len(experiment.variants)} variants x {len(seeds)} replicates on "
+        f"{experiment.train['data']}, baseline {experiment.baseline}; {jobs} at a time with {threads} "
+        f"thread{'s' if threads > 1 else ''} each (process {os.getpid()})"
+    )

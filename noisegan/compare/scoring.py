@@ -1,0 +1,195 @@
+"""Scores of a run's snapshots, and the pictures of the one that counts: made once, kept in files, found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from noisegan import facade
+from noisegan.api import FeatureExtractor
+from noisegan.compare.experiment import Experiment
+from noisegan.core.checkpoint import kimg_label, read_facts, snapshots
+from noisegan.core.data import ImageDataset
+from noisegan.core.files import atomic_path, write_json
+from noisegan.core.generator import Generator
+from noisegan.errors import NoiseganError
+from noisegan.manager import Plugins
+from noisegan.metrics.columns import Column, choose_columns
+from noisegan.metrics.diagnostics import noise_spread
+from noisegan.metrics.evaluate import evaluate, generate
+from noisegan.metrics.extractors import make_extractor
+from noisegan.metrics.features import real_features
+
+SMALL = 64
+"""Images up to this size are shown in larger numbers."""
+
+
+class Scorer:
+    """How an experiment scores: its columns, extractors and real features.
+
+    Args:
+        progress: called with (images done, images in all) while features of real images are made.
+
+    Raises:
+        NoiseganError: for an unknown metric or extractor, or missing weights.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        plugins: Plugins,
+        dataset: ImageDataset,
+        device: torch.device,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.experiment, self.plugins, self.dataset, self.device = experiment, plugins, dataset, device
+        self._progress = progress
+        e = experiment.evaluation
+        self.real_samples = min(e.real_samples, len(dataset))
+        self.columns = choose_columns(
+            e.metrics, e.extractors, plugins, samples=e.samples, real_samples=self.real_samples
+        )
+        self.extractors: dict[str, FeatureExtractor] = {
+            name: make_extractor(name, plugins, device) for name in e.extractors
+        }
+
+    @cached_property
+    def real(self) -> dict[str, torch.Tensor]:
+        """Features of the real images by extractor, from the cache if they are there."""
+        return {
+            name: real_features(self.dataset, name, extractor, self.real_samples, progress=self._progress)
+            for name, extractor in self.extractors.items()
+        }
+
+    @cached_property
+    def protocol(self) -> dict[str, Any]:
+        """What stands behind every number."""
+        return {
+            "n_real": self.real_samples,
+            "n_fake": self.experiment.evaluation.samples,
+            "evaluation_seeds": list(self.experiment.evaluation.seeds),
+            "noise_mode": "fresh, each sample its own; equal for equal sample numbers in all variants",
+            "truncation": 1.0,
+            "images": "uint8, of the averaged generator",
+            "feature_dtype": "float32",
+            "metric_dtype": "float64",
+        }
+
+    @cached_property
+    def extractor_facts(self) -> dict[str, Any]:
+        return {name: extractor.describe() for name, extractor in self.extractors.items()}
+
+    def evaluation_file(self, folder: Path, snapshot: Path, nimg: int) -> Path:
+        """The file of a snapshot's scores: another protocol or another snapshot has another name."""
+        key = {
+            "protocol": self.protocol,
+            "columns": [c.key for c in self.columns],
+            "extractors": self.extractor_facts,
+            "data": self.dataset.describe() | {"path": None},
+            "snapshot": file_digest(snapshot),
+        }
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
+        return folder / f"{kimg_label(nimg)}-{digest}.json"
+
+    def score(self, snapshot: Path, target: Path, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """The scores of a snapshot, from `target` if they are there, else computed and written there.
+
+        Returns:
+            `snapshot`, `nimg`, `scores`: column key -> `value` (mean over evaluation seeds), `std_error`,
+            `by_evaluation_seed`.
+        """
+        known = read_json(target)
+        if known is not None:
+            return known
+        loaded = facade.load(snapshot, plugins=self.plugins, device=str(self.device))
+        samples, seeds = self.experiment.evaluation.samples, self.experiment.evaluation.seeds
+        found = []
+        for number, seed in enumerate(seeds):
+
+            def tell(done: int, of: int, number: int = number) -> None:
+                if progress:
+                    progress(number * of + done, len(seeds) * of)
+
+            shared = (self.dataset, self.columns, self.extractors, self.real)
+            found.append(evaluate(loaded.G_ema, *shared, seed=seed, samples=samples, progress=tell))
+        scores = {}
+        for column in self.columns:
+            values = [scores_of_seed[column.key].value for scores_of_seed in found]
+            errors = [scores_of_seed[column.key].std_error for scores_of_seed in found]
+            whole = [error for error in errors if error is not None]
+            scores[column.key] = {
+                "value": sum(values) / len(values),
+                # Of the mean over evaluation seeds, which are independent.
+                "std_error": sum(e * e for e in whole) ** 0.5 / len(whole) if len(whole) == len(errors) else None,
+                "by_evaluation_seed": values,
+            }
+        evaluation = {"snapshot": snapshot.name, "nimg": loaded.facts["nimg"], "scores": scores}
+        write_json(target, evaluation)
+        return evaluation
+
+    def draw_pictures(self, snapshot: Path, folder: Path) -> None:
+        """samples.npy, noise_std.npy and noise_images.npy of a snapshot, unless they are there."""
+        seed = self.experiment.evaluation.seeds[0]
+        made_from = {"snapshot": file_digest(snapshot), "seed": seed}
+        if read_json(folder / "pictures.json") == made_from:
+            return
+        G: Generator = facade.load(snapshot, plugins=self.plugins, device=str(self.device)).G_ema
+        small = G.resolution <= SMALL
+        samples = torch.cat(list(generate(G, self.dataset, seed, 64 if small else 16)))
+        spread, off = noise_spread(G, self.dataset, seed=seed, count=8 if small else 4)
+        _write_array(folder / "samples.npy", samples)
+        _write_array(folder / "noise_std.npy", spread)
+        _write_array(folder / "noise_images.npy", off)
+        write_json(folder / "pictures.json", made_from)
+
+
+def scored_snapshots(run: Path, which: str) -> list[tuple[int, Path]]:
+    """(images shown, snapshot) of the snapshots that an evaluation asks for, oldest first; the start is left out.
+
+    Args:
+        which: `all` or `final`.
+    """
+    found = [(int(read_facts(path)["nimg"]), path) for path in snapshots(run)]
+    found = [(nimg, path) for nimg, path in found if nimg > 0]
+    return found[-1:] if which == "final" else found
+
+
+def select(evaluations: Sequence[Mapping[str, Any]], selection: str, primary: Column) -> int:
+    """Which evaluation of a run counts: the index of the last one, or of the best by the primary column."""
+    if selection == "final":
+        return len(evaluations) - 1
+    sign = 1 if primary.metric.better == "lower" else -1
+    return min(range(len(evaluations)), key=lambda i: sign * evaluations[i]["scores"][primary.key]["value"])
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, None where there is none.
+
+    Raises:
+        NoiseganError: when the file is there and cannot be read.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise NoiseganError(f"cannot read {path}: {error}; delete it and run the command again") from None
+    return content
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_array(path: Path, tensor: torch.Tensor) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, tensor.numpy(), allow_pickle=False)

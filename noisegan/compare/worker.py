@@ -1,0 +1,218 @@
+"""One run of a comparison, in a process of its own: train what is missing, score what is not scored.
+
+    python -m noisegan.compare.worker
+
+reads a job as one line of JSON from standard input and writes events as lines of JSON to standard output. Whatever else
+is printed goes to standard error. When standard input ends, the parent is gone: the run saves its state and stops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noisegan import facade
+from noisegan.api import hookimpl
+from noisegan.compare.experiment import Experiment
+from noisegan.compare.layout import Layout
+from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select
+from noisegan.core.checkpoint import read_facts, snapshots
+from noisegan.core.distributed import pick_device
+from noisegan.core.files import write_json
+from noisegan.core.runfolder import BusyError
+from noisegan.errors import Interrupted, NoiseganError
+from noisegan.hookspecs import RunView, StepView
+from noisegan.manager import Plugins
+from noisegan.planning import open_data
+
+Emit = Callable[..., None]
+TIMING = "timing.json"
+PROGRESS_S = 0.5
+"""Seconds between two progress events."""
+PATIENCE_S = 120
+"""How long a worker waits for one whose parent was killed, and which is saving its state."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to bring to its end: the comparison's folder, the label of its variant, its training seed, plugin files."""
+
+    folder: str
+    variant: str
+    seed: int
+    plugins: tuple[str, ...] = ()
+
+
+def work(job: Job, emit: Emit) -> None:
+    """Train and score one run; `emit(event, **facts)` tells of the progress.
+
+    Raises:
+        NoiseganError: for whatever stops it.
+        Interrupted: when it is told to stop.
+    """
+    layout = Layout(job.folder)
+    experiment = Experiment(**(read_json(layout.experiment) or {}))
+    variant = next(v for v in experiment.variants if v.label == job.variant)
+    run, target = layout.run(variant, job.seed), layout.evaluations(variant, job.seed)
+    config = experiment.config(variant, job.seed).resolve()
+    plugins = Plugins(job.plugins)
+    if trained_nimg(run) < config.total_nimg:
+        plugins.observe(_Observer(emit, config.total_nimg))
+        options = config.model_dump(exclude_unset=True) | {"outdir": str(run.parent)}
+        _patiently(lambda: facade.train(folder=run, plugins=plugins, quiet=True, **options), emit)
+    emit("trained")
+    target.mkdir(parents=True, exist_ok=True)
+    _note_memory(target)
+    _score(experiment, plugins, run, target, config, emit)
+
+
+def trained_nimg(run: Path) -> int:
+    """Images shown up to the last snapshot of a run folder, 0 where there is none."""
+    found = snapshots(run) if run.is_dir() else []
+    return int(read_facts(found[-1])["nimg"]) if found else 0
+
+
+def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, config: Any, emit: Emit) -> None:
+    """All scores that the experiment asks for, then the pictures of the snapshot that counts."""
+    device = pick_device(config.device)
+    dataset = open_data(config, silent=True)
+    scorer = Scorer(experiment, plugins, dataset, device)
+    found = scored_snapshots(run, experiment.evaluation.snapshots)
+    evaluations = []
+    for number, (nimg, snapshot) in enumerate(found):
+        path = scorer.evaluation_file(target, snapshot, nimg)
+        known, started_s = path.exists(), time.monotonic()
+        tell = _Throttle(emit)
+
+        def progress(done: int, of: int, n: int = number, tell: _Throttle = tell) -> None:
+            tell("scoring", done=n * of + done, of=of * len(found))
+
+        evaluation = scorer.score(snapshot, path, progress)
+        evaluations.append(evaluation)
+        if not known:
+            _add_timing(target, evaluation_s=time.monotonic() - started_s)
+            _tell_hook(plugins, run, snapshot, evaluation, device)
+        emit("score", nimg=nimg, scores={key: score["value"] for key, score in evaluation["scores"].items()})
+    chosen = select(evaluations, experiment.selection, scorer.columns[0])
+    scorer.draw_pictures(found[chosen][1], target)
+
+
+def _tell_hook(plugins: Plugins, run: Path, snapshot: Path, evaluation: Mapping[str, Any], device: Any) -> None:
+    facts = read_facts(snapshot)
+    view = RunView(outdir=run, options=facts, noise=facts["config"]["noise"], device=str(device), world_size=1)
+    plugins.hook.after_evaluation(run=view, report=evaluation)
+
+
+def _patiently(train: Callable[[], object], emit: Emit) -> None:
+    """Train; while another worker is still closing the run's folder, wait."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            train()
+            return
+        except BusyError:
+            if time.monotonic() > deadline_s:
+                raise
+            emit("waiting")
+            time.sleep(1)
+
+
+def _note_memory(target: Path) -> None:
+    """Keep the largest resident size that a process training this run has had, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    before = (read_json(target / TIMING) or {}).get("peak_memory_gb", 0.0)
+    _add_timing(target, peak_memory_gb=max(peak_gb - before, 0.0))
+
+
+def _add_timing(target: Path, **more: float) -> None:
+    timing = read_json(target / TIMING) or {}
+    write_json(target / TIMING, timing | {name: timing.get(name, 0.0) + value for name, value in more.items()})
+
+
+class _Throttle:
+    """Passes on an event now and then."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit, self._last_s = emit, -PROGRESS_S
+
+    def __call__(self, event: str, **facts: Any) -> None:
+        now_s = time.monotonic()
+        if now_s - self._last_s >= PROGRESS_S:
+            self._last_s = now_s
+            self._emit(event, **facts)
+
+
+class _Observer:
+    """Tells of training steps."""
+
+    def __init__(self, emit: Emit, total_nimg: int) -> None:
+        self._emit, self._total = _Throttle(emit), total_nimg
+        self._first: tuple[float, int] | None = None
+
+    @hookimpl
+    def after_step(self, run: RunView, step: StepView) -> None:
+        now_s = time.monotonic()
+        if self._first is None:
+            self._first = (now_s, step.nimg)
+        since_s, from_nimg = self._first
+        speed = (step.nimg - from_nimg) / (now_s - since_s) if now_s > since_s else None
+        self._emit("progress", nimg=step.nimg, total=self._total, img_per_s=speed)
+
+
+def _read_line() -> bytes:
+    """The first line of standard input, not buffered: a thread reads on."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+def _follow_parent() -> None:
+    """Stop as the user's signal would when standard input ends."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what plugins print must not be taken for events
+
+    def emit(event: str, **facts: Any) -> None:
+        events.write(json.dumps({"event": event} | facts) + "\n")
+        events.flush()
+
+    facts = json.loads(_read_line())
+    job = Job(**(facts | {"plugins": tuple(facts["plugins"])}))
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    try:
+        work(job, emit)
+    except (Interrupted, KeyboardInterrupt):
+        return 130
+    except NoiseganError as error:
+        emit("failed", error=str(error))
+        return 2
+    except Exception as error:
+        traceback.print_exc()
+        emit("failed", error=f"{type(error).__name__}: {error}")
+        return 1
+    emit("done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Which scores are made: one column per metric and extractor. Numbers of two extractors never share a column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from noisegan.api import Metric
+from noisegan.errors import NoiseganError, near_match
+from noisegan.manager import Plugins
+
+FID_EXTRACTOR = "inception"
+"""The Frechet distance on the features of this network, and of no other, is called FID."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric on an extractor. `key`, such as `fd@efficientnet-lite0`, names it in files."""
+
+    name: str
+    extractor: str
+    metric: Metric
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}@{self.extractor}"
+
+    @property
+    def title(self) -> str:
+        """As tables show it: `FD (efficientnet-lite0)`, and `FID` on the original network alone."""
+        if self.extractor == FID_EXTRACTOR:
+            return "FID" if self.name == "fd" else self.metric.title
+        return f"{self.metric.title} ({self.extractor})"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "name": self.name,
+            "extractor": self.extractor,
+            "title": self.title,
+            "better": self.metric.better,
+            "reference": self.metric.reference,
+        }
+
+
+def choose_columns(
+    metrics: Sequence[str], extractors: Sequence[str], plugins: Plugins, *, samples: int, real_samples: int
+) -> list[Column]:
+    """All metrics on all extractors, the first metric on the first extractor in front.
+
+    `fid` means `fd` on the extractor `inception`, and on no other.
+
+    Raises:
+        NoiseganError: for an unknown metric, `fid` without that extractor, or fewer images than a metric needs.
+    """
+    known = plugins.registered["metric"]
+    columns: list[Column] = []
+    for name in metrics:
+        if name != "fid" and name not in known:
+            raise NoiseganError(f"unknown metric {name!r}{near_match(name, [*known, 'fid'])}")
+        if name == "fid" and FID_EXTRACTOR not in extractors:
+            raise NoiseganError(
+                f"'fid' is the Frechet distance on the extractor {FID_EXTRACTOR!r} only, and the extractors here are "
+                f"{', '.join(extractors)}: add {FID_EXTRACTOR!r} to them, or ask for 'fd'"
+            )
+        real_name, on = ("fd", [FID_EXTRACTOR]) if name == "fid" else (name, extractors)
+        for extractor in on:
+            column = Column(real_name, extractor, known[real_name][0])
+            if column not in columns:
+                columns.append(column)
+    for column in columns:
+        few, what = min((samples, "samples"), (real_samples, "real_samples"))
+        if few < column.metric.minimum:
+            raise NoiseganError(
+                f"the metric {column.name!r} needs at least {column.metric.minimum} images of either kind, and {what} "
+                f"is {few}: raise it, or leave the metric out"
+            )
+    return columns
