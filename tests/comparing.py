@@ -1,0 +1,51 @@
+"""What the tests of comparisons share: the smallest experiment there is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from training import SMALL, TESTS
+
+SCORES = TESTS / "plugin_scores.py"
+TRAIN = {name: value for name, value in SMALL.items() if name not in ("seed", "outdir")} | {"kimg": 0.08, "snap": 1}
+"""Ten steps of eight 8 x 8 digits; a snapshot at 40 and at 80 images."""
+
+
+def small(*noises: str, **content: Any) -> dict[str, Any]:
+    """An experiment over these strategies, two replicates each."""
+    return {
+        "name": "small",
+        "replicates": 2,
+        "train": TRAIN,
+        "variants": [{"noise": noise} for noise in noises or ("none", "additive")],
+        "evaluation": {"metrics": ["fd", "brightness"], "extractors": ["pixels"], "samples": 16, "real_samples": 64},
+    } | content
+
+
+def without_times(results: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in results.items() if key != "timing"}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return content
+
+
+def toml(experiment: dict[str, Any]) -> str:
+    """An experiment as the text of its file."""
+    lines = [f"{key} = {_value(value)}" for key, value in experiment.items() if key not in _TABLES]
+    for table in ("train", "evaluation"):
+        if table in experiment:
+            lines += [f"[{table}]", *(f"{key} = {_value(value)}" for key, value in experiment[table].items())]
+    for variant in experiment["variants"]:
+        lines += ["[[variants]]", *(f"{key} = {_value(value)}" for key, value in variant.items())]
+    return "\n".join(lines) + "\n"
+
+
+_TABLES = ("train", "evaluation", "variants")
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value)
