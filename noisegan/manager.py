@@ -33,6 +33,12 @@ BUILT_IN = (
     "noisegan.plugins.none",
     "noisegan.plugins.additive",
     "noisegan.plugins.fuzzy",
+    "noisegan.metrics.frechet",
+    "noisegan.metrics.kernel_distance",
+    "noisegan.metrics.neighbours",
+    "noisegan.metrics.extractors.efficientnet_lite0",
+    "noisegan.metrics.extractors.st_lpips",
+    "noisegan.metrics.extractors.inception",
 )
 GROUP = "noisegan"
 DISABLED_VARIABLE = "NOISEGAN_DISABLED_PLUGINS"
