@@ -24,7 +24,7 @@ from noisegan.manager import Plugins
 from noisegan.metrics.columns import Column, choose_columns
 from noisegan.metrics.diagnostics import noise_spread
 from noisegan.metrics.evaluate import evaluate, generate
-from noisegan.metrics.extractors import make_extractor
+from noisegan.metrics.extractors.registry import make_extractor
 from noisegan.metrics.features import real_features
 
 SMALL = 64

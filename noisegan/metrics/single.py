@@ -17,7 +17,7 @@ from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
 from noisegan.metrics.columns import choose_columns
 from noisegan.metrics.evaluate import evaluate
-from noisegan.metrics.extractors import make_extractor
+from noisegan.metrics.extractors.registry import make_extractor
 from noisegan.metrics.features import real_features
 from noisegan.planning import open_data
 

@@ -1,0 +1,169 @@
+"""A comparison that is killed, interrupted, or out of disk space loses nothing and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from comparing import SCORES, TRAIN, read, small, toml, without_times
+
+from noisegan.compare.executor import LocalExecutor, default_threads
+from noisegan.compare.runner import compare
+from noisegan.compare.worker import Job
+from noisegan.core.checkpoint import snapshots
+from noisegan.core.runfolder import locked
+from noisegan.errors import NoiseganError
+
+LONGER = small("none", "fuzzy", train=TRAIN | {"kimg": 0.4, "tick": 0.08})
+"""Fifty steps a run."""
+
+
+def start(file: Path, folder: Path, *, jobs: int = 2, fsize: int | None = None) -> subprocess.Popen[str]:
+    """`noisegan compare` in a process group of its own, with files of at most `fsize` bytes."""
+
+    def limit() -> None:
+        if fsize is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (fsize, fsize))
+
+    words = ["compare", str(file), "--outdir", str(folder), "--plugin", str(SCORES), "--jobs", str(jobs)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "noisegan", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        preexec_fn=limit,
+    )
+
+
+def until_training(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait for the first snapshot of any run."""
+    deadline_s = time.monotonic() + 120
+    while not any((folder / "runs").glob("*/*.safetensors")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Processes that hold a run folder's lock or log open."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            stderr = (process / "fd" / "2").readlink()
+        except OSError:
+            continue
+        if b"noisegan.compare.worker" in words and stderr.is_relative_to(folder):
+            found.append(int(process.name))
+    return found
+
+
+@pytest.mark.slow
+def test_killed_twice_it_ends_with_the_same_results(tmp_path: Path) -> None:
+    file = tmp_path / "e.toml"
+    file.write_text(toml(LONGER))
+    whole = tmp_path / "whole"
+    compare(LONGER, whole, plugins=[SCORES], quiet=True)
+    broken = tmp_path / "broken"
+    rng = random.Random()  # another moment each time; the property holds at all of them
+    for _ in range(2):
+        process = start(file, broken)
+        until_training(broken, process)
+        time.sleep(rng.uniform(0, 1.5))
+        process.kill()
+        process.communicate()
+    process = start(file, broken)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert without_times(read(broken)) == without_times(read(whole))
+    for path in whole.glob("runs/*/*.safetensors"):
+        assert path.read_bytes() == (broken / path.relative_to(whole)).read_bytes(), path
+    assert workers_of(broken) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks for processes in /proc")
+def test_workers_save_and_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
+    file, folder = tmp_path / "e.toml", tmp_path / "out"
+    file.write_text(toml(small("none", "fuzzy", train=TRAIN | {"kimg": 40, "tick": 0.08})))
+    process = start(file, folder)
+    until_training(folder, process)
+    assert workers_of(folder)
+    process.kill()
+    process.communicate()
+    deadline_s = time.monotonic() + 60
+    while workers_of(folder):
+        assert time.monotonic() < deadline_s, "orphans go on"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    file, folder = tmp_path / "e.toml", tmp_path / "out"
+    file.write_text(toml(small("none", "fuzzy", train=TRAIN | {"kimg": 40, "tick": 0.08, "snap": 500})))
+    process = start(file, folder)
+    deadline_s = time.monotonic() + 120
+    while not any((folder / "runs").glob("*/stats.jsonl")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what was trained is saved in" in error
+    assert "Run the same command again to go on" in error
+    assert "Traceback" not in error
+    assert any(snapshots(run) for run in (folder / "runs").iterdir())
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_costs_nothing_that_was_saved(tmp_path: Path) -> None:
+    """Files that may not grow stand for a disk that is full: the first snapshot does not fit."""
+    file, folder = tmp_path / "e.toml", tmp_path / "out"
+    file.write_text(toml(small("none", "additive", replicates=1)))
+    process = start(file, folder, jobs=1, fsize=30_000)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Traceback" not in error
+    assert "all runs failed; the first: could not save the state: cannot write" in error
+    assert not list(folder.rglob("*.tmp"))
+    process = start(file, folder, jobs=1)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+
+
+def test_a_worker_that_is_killed_is_a_failed_run(tmp_path: Path) -> None:
+    """As the system does it when memory runs out."""
+    job = Job(str(tmp_path), "none", 0)
+    events = []
+
+    class Doomed(LocalExecutor):
+        def _start(self, *arguments):  # type: ignore[no-untyped-def]
+            worker = super()._start(*arguments)
+            worker.process.kill()
+            return worker
+
+    Doomed(1, 1).run([(job, tmp_path / "log.txt")], lambda job, event: events.append(event))
+    assert events == [{"event": "failed", "error": "its worker was ended by SIGKILL (perhaps for lack of memory)"}]
+
+
+def test_a_second_comparison_in_the_folder_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path, "busy"), pytest.raises(NoiseganError, match="another comparison runs in"):
+        compare(small(), tmp_path, plugins=[SCORES], quiet=True)
+
+
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
+    assert [default_threads(jobs) for jobs in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert default_threads(2) == 3
