@@ -24,7 +24,10 @@ import synthetic_results
 from noisegan.compare.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe"),
+)
 PATIENCE_S = 60
 LONG = "fuzzy(alpha=0.3) + additive(per_channel=true), a label_that_has_no_place_to_break_whatever_one_does_about_it"
 
@@ -166,7 +169,7 @@ def test_dark_scheme_changes_paper_and_figures(tab: Tab, report: Path) -> None:
 
 
 def test_these_checks_bite(tab: Tab, tmp_path: Path) -> None:
-    """A page with a request, an error and too wide a table is caught by all three; the policy is what stops requests."""
+    """A page with a request, an error and too wide a block is caught by all three."""
     page = tmp_path / "bad.html"
     page.write_text(
         "<!doctype html><meta name=viewport content='width=device-width'><script>console.error('x')</script>"

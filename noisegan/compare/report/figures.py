@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -35,7 +36,7 @@ DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (7, 2, 1.5, 2),
 THEME = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {color: f"--s{i}" for i, color in enumerate(SERIES)}
 LONGEST_LABEL = 36
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "noisegan",
     "text.parse_math": False,
     "text.usetex": False,
@@ -75,8 +76,8 @@ class Look:
     dashes: tuple[float, ...]
 
     @property
-    def line(self) -> tuple[float, tuple[float, ...] | None]:
-        return (0, self.dashes or None)
+    def line(self) -> Literal["-"] | tuple[float, tuple[float, ...]]:
+        return (0, self.dashes) if self.dashes else "-"
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,9 @@ def _band(key: str, runs: Sequence[Run]) -> tuple[NDArray[np.float64], NDArray[n
     curves = [{p.nimg: value for p in run.curve if (value := p.scores.get(key)) is not None} for run in runs]
     curves = [curve for curve in curves if curve]
     steps = sorted(set.intersection(*map(set, curves))) if curves else []
-    values = np.array([[curve[step] for step in steps] for curve in curves], dtype=np.float64).reshape(-1, len(steps))
     if not steps:
         return np.empty(0), np.empty((3, 0))
+    values = np.array([[curve[step] for step in steps] for curve in curves], dtype=np.float64)  # [runs, t]
     return np.array(steps) / 1000, np.stack([values.min(0), values.mean(0), values.max(0)])
 
 
@@ -170,7 +171,7 @@ def differences(metric: MetricInfo, comparisons: Sequence[tuple[Look, Comparison
             axes.plot([p.difference for p in c.pairs], [y] * c.n, "o", color=look.color, alpha=0.35, markersize=4.5)
             if c.interval is not None:
                 axes.plot(c.interval, [y, y], color=look.color, linewidth=2.2, solid_capstyle="butt")
-            axes.plot([c.mean_difference], [y], "D", color=look.color, markersize=5.5)
+            axes.plot(np.array([c.mean_difference]), [y], "D", color=look.color, markersize=5.5)
             axes.text(0.0, y - 0.3, shorten(look.label), transform=axes.get_yaxis_transform(), va="bottom")
         axes.set_ylim(len(rows) - 0.55, -0.85)
         axes.set_yticks([])
@@ -218,7 +219,7 @@ def color_scale(top: float, name: str) -> Drawing:
         figure = axes.figure
         assert isinstance(figure, Figure)
         bar = figure.colorbar(ScalarMappable(Normalize(0, top), COLORMAP), cax=axes, orientation="horizontal")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.ax.xaxis.set_major_locator(MaxNLocator(5))
         bar.set_label("standard deviation over 100 noise draws")
 

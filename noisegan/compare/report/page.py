@@ -191,7 +191,7 @@ class Page:
         found: list[tuple[str, dict[str, Any] | None]] = []
         for variant in self.variants:
             run = self._shown_run(variant.label)
-            images = run and load_array(self.folder, run, "samples", 4)
+            images = load_array(self.folder, run, "samples", 4) if run else None
             if images is None:
                 found.append((variant.label, None))
                 continue
@@ -231,8 +231,8 @@ class Page:
         arrays = {}
         for variant in self.variants:
             run = self._shown_run(variant.label)
-            maps = run and load_array(self.folder, run, "noise_std", 3)
-            if run is not None and maps is not None:
+            maps = load_array(self.folder, run, "noise_std", 3) if run else None
+            if run and maps is not None:
                 arrays[variant.label] = (run, maps, load_array(self.folder, run, "noise_images", 4))
         top = grids.common_top([maps for _, maps, _ in arrays.values()])
         found: list[tuple[str, dict[str, Any] | None]] = []
@@ -265,7 +265,7 @@ class Page:
 
 def _means(series: Sequence[Sequence[float | None]]) -> list[float]:
     """Mean over runs, entry by entry; not a number where one of them has none."""
-    return [math.nan if None in values else sum(values) / len(values) for values in zip(*series, strict=False)]  # type: ignore[arg-type]
+    return [math.nan if None in values else sum(values) / len(values) for values in zip(*series, strict=False)]
 
 
 def plain(value: Any) -> str:

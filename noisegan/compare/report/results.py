@@ -251,8 +251,10 @@ def _check_names(results: Results, path: Path, again: str) -> None:
     spoken = [
         (results.experiment.baseline, labels, "variant"),
         *((r.variant, labels, "variant") for r in results.runs),
-        *((s.variant, labels, "variant") for s in (*results.summary, *results.comparisons)),
-        *((s.metric, keys, "metric") for s in (*results.summary, *results.comparisons)),
+        *((s.variant, labels, "variant") for s in results.summary),
+        *((c.variant, labels, "variant") for c in results.comparisons),
+        *((s.metric, keys, "metric") for s in results.summary),
+        *((c.metric, keys, "metric") for c in results.comparisons),
     ]
     for name, known, kind in spoken:
         if known.count(name) != 1:

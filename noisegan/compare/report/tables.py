@@ -23,7 +23,7 @@ from noisegan.compare.report.numbers import (
     percent,
     significant,
 )
-from noisegan.compare.report.results import MetricInfo, Results
+from noisegan.compare.report.results import MetricInfo, Results, RunScore
 
 Row = dict[str, Any]
 
@@ -168,30 +168,32 @@ def metric_cells(results: Results, metric: MetricInfo) -> list[dict[str, str]]:
     """The cells of one metric's columns, rounded, one dict per variant; the same decimals down each column."""
     summaries = [results.summary_of(metric.key, v.label) for v in results.variants]
     comparisons = [results.comparison_of(metric.key, v.label) for v in results.variants]
-    places = decimals_for((half_width(s.interval) for s in summaries if s), (s.mean for s in summaries if s))
-    d_places = decimals_for((half_width(c.interval) for c in comparisons if c), (s.mean for s in summaries if s))
-    return [
-        {
-            "mean": fixed(s and s.mean, places),
-            "interval": interval_text(s and s.interval, places),
-            "difference": "baseline" if v is results.baseline else fixed(c and c.mean_difference, d_places, sign=True),
-            "difference_interval": interval_text(c and c.interval, d_places, sign=True),
-            "p": "" if v is results.baseline else p_text(c and c.p_holm),
-            "verdict": c.verdict if c else "",
-        }
-        for v, s, c in zip(results.variants, summaries, comparisons, strict=True)
-    ]
+    means = [s.mean for s in summaries if s]
+    places = decimals_for((half_width(s.interval) for s in summaries if s), means)
+    d_places = decimals_for((half_width(c.interval) for c in comparisons if c), means)
+    found = []
+    for variant, s, c in zip(results.variants, summaries, comparisons, strict=True):
+        cells = dict.fromkeys(("interval", "difference_interval", "p", "verdict"), "") | {"mean": NOTHING}
+        cells["difference"] = "baseline" if variant is results.baseline else NOTHING
+        if s:
+            cells |= {"mean": fixed(s.mean, places), "interval": interval_text(s.interval, places)}
+        if c:
+            cells["difference"] = fixed(c.mean_difference, d_places, sign=True)
+            cells["difference_interval"] = interval_text(c.interval, d_places, sign=True)
+            cells |= {"p": p_text(c.p_holm), "verdict": c.verdict}
+        found.append(cells)
+    return found
 
 
 def run_cells(results: Results, metric: MetricInfo) -> list[str]:
     """Score of each run, rounded, with the metric's own standard error where it has one."""
-    scores = [run.scores.get(metric.key) for run in results.runs]
-    summary = [s for s in results.summary if s.metric == metric.key]
-    places = decimals_for((half_width(s.interval) for s in summary), (s.value for s in scores if s))
-    errors = (
-        f" \N{PLUS-MINUS SIGN} {fixed(s.std_error, places)}" if s and s.std_error is not None else "" for s in scores
-    )
-    return [fixed(s and s.value, places) + error for s, error in zip(scores, errors, strict=True)]
+    scores = [run.scores.get(metric.key, RunScore(value=None)) for run in results.runs]
+    intervals = (half_width(s.interval) for s in results.summary if s.metric == metric.key)
+    places = decimals_for(intervals, (s.value for s in scores))
+    return [
+        fixed(s.value, places) + ("" if s.std_error is None else f" \N{PLUS-MINUS SIGN} {fixed(s.std_error, places)}")
+        for s in scores
+    ]
 
 
 def runs_tex(results: Results) -> bytes:
