@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,14 +27,18 @@ from numpy.typing import NDArray
 from noisegan.compare.report.grids import COLORMAP
 from noisegan.compare.report.results import Comparison, MetricInfo, Run
 
-INK, MUTED, RULE = "#20242a", "#646c77", "#dfe3e8"
+INK, MUTED, RULE, PAPER = "#20242a", "#646c77", "#dfe3e8", "#ffffff"
 # The first is the baseline's. The others are those of Okabe and Ito (2008), "Color Universal Design", their yellow
 # left out (too light on paper), in an order that keeps neighbours apart for every kind of colour vision.
 SERIES = ("#4a4f57", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (7, 2, 1.5, 2), (10, 3), (4, 1.5, 1.5, 1.5, 1.5, 1.5))
 """On and off, in line widths; () is a solid line."""
-THEME = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {color: f"--s{i}" for i, color in enumerate(SERIES)}
+THEME = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"} | {
+    color: f"--s{i}" for i, color in enumerate(SERIES)
+}
 LONGEST_LABEL = 36
+WIDTH = 3.4
+"""Inches: a column of a journal, and on a phone's page the text keeps its size."""
 
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "noisegan",
@@ -42,7 +46,7 @@ _STYLE: dict[Any, Any] = {
     "text.usetex": False,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same everywhere
-    "font.size": 8.5,
+    "font.size": 8,
     "text.color": INK,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
@@ -106,13 +110,24 @@ class LayerLook(Look):
     dark: str
 
 
-def layer_looks(keys: Sequence[str]) -> list[LayerLook]:
+def layer_looks(layers: Sequence[str]) -> list[LayerLook]:
     """Layers from coarse to fine along a colour scale, with dashes so that neighbours differ in more than colour."""
-    scale, n = matplotlib.colormaps["viridis"], max(len(keys) - 1, 1)
+    scale, n = matplotlib.colormaps["viridis"], max(len(layers) - 1, 1)
     return [
-        LayerLook(key, to_hex(scale(0.78 * i / n)), f"--l{i}", DASHES[i % 4], to_hex(scale(0.3 + 0.7 * i / n)))
-        for i, key in enumerate(keys)
+        LayerLook(layer, to_hex(scale(0.78 * i / n)), f"--l{i}", DASHES[i % 4], to_hex(scale(0.3 + 0.7 * i / n)))
+        for i, layer in enumerate(layers)
     ]
+
+
+def layer_of(key: str) -> str:
+    """`b8.conv0` of `b8.conv0/additive`."""
+    return key.partition("/")[0]
+
+
+def injector_marks(keys: Iterable[str]) -> dict[str, str]:
+    """The marker that tells the injectors of one variant apart: none for the first."""
+    names = dict.fromkeys(key.partition("/")[2] for key in keys)
+    return dict(zip(names, ("", "o", "s", "^", "v", "D", "P", "X"), strict=False))
 
 
 def shorten(label: str, length: int = LONGEST_LABEL) -> str:
@@ -137,15 +152,16 @@ def learning_curve(metric: MetricInfo, variants: Sequence[tuple[Look, Sequence[R
             axes.plot(kimg, mean, color=look.color, linestyle=look.line, marker="o")
         if is_log(values):
             _logarithmic(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel("thousands of images shown (kimg)")
         axes.set_ylabel(metric.title)
 
-    return _render(name, (4.3, 2.9), draw, [look for look, *_ in curves])
+    return _render(name, (WIDTH, 2.5), draw, [look for look, *_ in curves])
 
 
 def is_log(values: NDArray[np.float64]) -> bool:
     """Whether values span so much that only a logarithmic axis shows their lower end."""
-    return bool(len(values) and values.min() > 0 and values.max() > 20 * values.min())
+    return bool(len(values) and values.min() > 0 and values.max() > 10 * values.min())
 
 
 def _band(key: str, runs: Sequence[Run]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -166,25 +182,27 @@ def differences(metric: MetricInfo, comparisons: Sequence[tuple[Look, Comparison
         return None
 
     def draw(axes: Axes) -> None:
-        axes.axvline(0, color=INK, linewidth=0.9)
+        axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for y, (look, c) in enumerate(rows):
             axes.plot([p.difference for p in c.pairs], [y] * c.n, "o", color=look.color, alpha=0.35, markersize=4.5)
             if c.interval is not None:
                 axes.plot(c.interval, [y, y], color=look.color, linewidth=2.2, solid_capstyle="butt")
             axes.plot(np.array([c.mean_difference]), [y], "D", color=look.color, markersize=5.5)
-            axes.text(0.0, y - 0.3, shorten(look.label), transform=axes.get_yaxis_transform(), va="bottom")
+            box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # lines pass behind the label
+            place = axes.get_yaxis_transform()
+            axes.text(0.0, y - 0.22, shorten(look.label), transform=place, va="bottom", bbox=box, zorder=1.5)
         axes.set_ylim(len(rows) - 0.55, -0.85)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.margins(x=0.08)
         low, high = axes.get_xlim()
         axes.set_xlim(min(low, -0.15 * high), max(high, -0.15 * low))  # room on both sides of zero
         side = {"lower": "\N{LEFTWARDS ARROW} better", "higher": "better \N{RIGHTWARDS ARROW}"}[metric.better]
         axes.set_xlabel(f"difference in {metric.title}   {side}")
 
-    return _render(name, (4.3, 0.75 + 0.5 * len(rows)), draw, [])
+    return _render(name, (WIDTH, 0.65 + 0.45 * len(rows)), draw, [])
 
 
 def noise_curves(
@@ -194,22 +212,25 @@ def noise_curves(
 
     Args:
         kimg: [t].
-        strength: layer -> [t], not a number where there is no ratio.
+        strength: injector key, such as `b8.conv0/additive`, -> [t], not a number where there is no ratio.
     """
-    shown = [look for look in layers if look.label in strength]
+    of, marks = {look.label: look for look in layers}, injector_marks(strength)
+    shown = [look for look in layers if any(layer_of(key) == look.label for key in strength)]
 
     def draw(axes: Axes) -> None:
-        for look in shown:
-            axes.plot(kimg, strength[look.label], color=look.color, linestyle=look.line, linewidth=1.3)
+        for key, ratios in strength.items():
+            look, mark = of[layer_of(key)], marks.get(key.partition("/")[2], "*")
+            axes.plot(kimg, ratios, mark, color=look.color, linestyle=look.line, linewidth=1.3, markevery=0.1)
         if log:
             _logarithmic(axes)
             axes.set_ylim(top=1.3 * top)
         else:
             axes.set_ylim(0, 1.08 * top or 1)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel("thousands of images shown (kimg)")
         axes.set_ylabel("noise / signal")
 
-    return _render(name, (4.3, 2.7), draw, shown)
+    return _render(name, (WIDTH, 2.4), draw, shown)
 
 
 def color_scale(top: float, name: str) -> Drawing:
@@ -223,7 +244,7 @@ def color_scale(top: float, name: str) -> Drawing:
         bar.ax.xaxis.set_major_locator(MaxNLocator(5))
         bar.set_label("standard deviation over 100 noise draws")
 
-    return _render(name, (4.3, 0.62), draw, [])
+    return _render(name, (WIDTH, 0.6), draw, [])
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -256,6 +277,8 @@ def _figure(size: tuple[float, float], draw: Callable[[Axes], None], legend: Seq
         handles = [Line2D([], [], color=look.color, linestyle=look.line) for look in legend]
         labels = [shorten(look.label) for look in legend]
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out now, once for all formats
     return figure
 
 

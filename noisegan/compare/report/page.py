@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -22,7 +23,6 @@ from noisegan.compare.report.results import Comparison, MetricInfo, Results, Run
 
 MARKS = {"better": "✓", "worse": "✗", "cannot tell": "?"}
 """A verdict is told by its words and this mark; its colour only helps."""
-CELLS = {"mean", "interval", "difference", "difference_interval", "p", "verdict"}
 
 
 class Page:
@@ -200,7 +200,7 @@ class Page:
             found.append((variant.label, self._image(f"samples-{safe(variant.slug)}", tiles, columns)))
         return found
 
-    def _noise_curves(self) -> tuple[list[draw.LayerLook], list[tuple[str, Markup | None]]]:
+    def _noise_curves(self) -> tuple[list[draw.LayerLook], list[tuple[str, Markup | None, str]]]:
         """The looks of all layers; for each variant its figure, None where it injects no noise into features.
 
         Ratios are means over finished runs; where one of them is no number, so is the mean.
@@ -214,16 +214,19 @@ class Page:
                     logs[0].kimg,
                     {k: _means([log.strength[k] for log in logs]) for k in logs[0].strength},
                 )
-        keys = sorted(dict.fromkeys(key for _, strength in means.values() for key in strength), key=natural)
-        looks = draw.layer_looks(keys)
+        layers = {draw.layer_of(key) for _, strength in means.values() for key in strength}
+        looks = draw.layer_looks(sorted(layers, key=natural))
         ratios = [v for _, s in means.values() for values in s.values() for v in values if math.isfinite(v)]
-        top, log = max(ratios, default=0.0), bool(ratios) and min(ratios) > 0 and max(ratios) > 20 * min(ratios)
-        found: list[tuple[str, Markup | None]] = []
+        top, log = max(ratios, default=0.0), draw.is_log(np.array(ratios))
+        found: list[tuple[str, Markup | None, str]] = []
         for variant in self.variants:
-            name, drawing = f"noise-{safe(variant.slug)}", None
+            name, drawing, note = f"noise-{safe(variant.slug)}", None, ""
             if variant.label in means:
-                drawing = draw.noise_curves(*means[variant.label], looks, top, log, name)
-            found.append((variant.label, self._add(name, drawing)))
+                kimg, strength = means[variant.label]
+                drawing = draw.noise_curves(kimg, strength, looks, top, log, name)
+                marked = [injector for injector, mark in draw.injector_marks(strength).items() if mark]
+                note = f"with markers: {', '.join(marked)}" if marked else ""
+            found.append((variant.label, self._add(name, drawing), note))
         return looks, found
 
     def _noise_maps(self) -> tuple[list[tuple[str, dict[str, Any] | None]], Markup | None]:
