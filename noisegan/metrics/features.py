@@ -52,7 +52,7 @@ def extract(extractor: FeatureExtractor, images: Tensor, batch: int = 64) -> Ten
     Raises:
         NoiseganError: when the extractor gives another shape, no floats, or values that are not finite.
     """
-    parts = [_checked(extractor(to_rgb(part)), len(part), extractor.dim) for part in torch.split(images, batch)]
+    parts = [checked(extractor(to_rgb(part)), len(part), extractor.dim) for part in torch.split(images, batch)]
     return torch.cat(parts) if parts else torch.zeros(0, extractor.dim)
 
 
@@ -99,25 +99,25 @@ def real_features(
     return features
 
 
-def _checked(features: Any, n: int, dim: int) -> Tensor:
-    """What an extractor returned for `n` images, as float32 on the CPU."""
+def checked(features: Any, n: int, dim: int, who: str = "a feature extractor") -> Tensor:
+    """What an extractor returned for `n` images, [n, dim] float32 on the CPU.
+
+    Raises:
+        NoiseganError: when it has another shape, is no floats, or holds values that are not finite.
+    """
     if not isinstance(features, Tensor):
-        raise NoiseganError(
-            f"a feature extractor must return a tensor [{n}, {dim}] for {n} images, got {type(features).__name__}"
-        )
+        raise NoiseganError(f"{who} must return a tensor [{n}, {dim}] for {n} images, got {type(features).__name__}")
     if tuple(features.shape) != (n, dim) or not features.is_floating_point():
         kind = str(features.dtype).removeprefix("torch.")
-        raise NoiseganError(
-            f"a feature extractor must return floats [{n}, {dim}] for {n} images, got {kind} {list(features.shape)}"
-        )
-    features = features.detach().to("cpu", torch.float32)
-    bad = (~features.isfinite()).any(dim=1).nonzero()
+        raise NoiseganError(f"{who} must return floats [{n}, {dim}] for {n} images, got {kind} {list(features.shape)}")
+    values: Tensor = features.detach().to("cpu", torch.float32)
+    bad = (~values.isfinite()).any(dim=1).nonzero()
     if len(bad):
         raise NoiseganError(
-            f"a feature extractor returned values that are not finite for {len(bad)} of {n} images, first for image "
+            f"{who} returned values that are not finite for {len(bad)} of {n} images, first for image "
             f"{int(bad[0])} of its batch; mend the extractor, or look whether the images can be shown"
         )
-    return features
+    return values
 
 
 def _facts(dataset: ImageDataset, name: str, extractor: FeatureExtractor, count: int | None) -> str:

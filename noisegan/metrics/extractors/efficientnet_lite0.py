@@ -55,8 +55,9 @@ class EfficientNetLite0(FeatureExtractor):
 
     def __init__(self, device: torch.device) -> None:
         tensors, self._weights = WEIGHTS.load()
-        network = Network()
-        network.load_state_dict(own_names(tensors))
+        with torch.device("meta"):  # no time is spent on initial values
+            network = Network()
+        network.load_state_dict(own_names(tensors), assign=True)
         self._network = for_inference(network, device)
         self._device = device
 

@@ -27,6 +27,7 @@ WEIGHTS = WeightsFile(
 )
 
 SIZE = 299
+CLASSIFIER = ("fc.weight", "fc.bias")
 
 
 @hookimpl
@@ -45,8 +46,9 @@ class Inception(FeatureExtractor):
 
     def __init__(self, device: torch.device) -> None:
         tensors, self._weights = WEIGHTS.load()
-        network = Network()
-        network.load_state_dict({k: v for k, v in tensors.items() if k not in ("fc.weight", "fc.bias")})
+        with torch.device("meta"):  # no time is spent on initial values
+            network = Network()
+        network.load_state_dict({k: v for k, v in tensors.items() if k not in CLASSIFIER}, assign=True)
         self._network = for_inference(network, device)
         self._device = device
 

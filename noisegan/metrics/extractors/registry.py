@@ -16,6 +16,7 @@ from torch import Tensor
 from noisegan.api import FeatureExtractor
 from noisegan.errors import NoiseganError, near_match
 from noisegan.manager import Plugins
+from noisegan.metrics.features import checked
 
 TRIAL_SIZE = 64
 """Pixels of a side of the two images on which a user's function is tried."""
@@ -74,6 +75,7 @@ class UserFunction(FeatureExtractor):
                 f"[2, dim], got {got}"
             )
         self.dim = features.shape[1]
+        checked(features, 2, self.dim, f"feature extractor {name!r}")
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

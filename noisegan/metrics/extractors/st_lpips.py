@@ -78,8 +78,9 @@ def load_st_lpips(device: torch.device) -> tuple[StLpips, str]:
         NoiseganError: when the weights are missing or are others.
     """
     tensors, name = WEIGHTS.load()
-    network = StLpips()
-    network.load_state_dict(tensors)
+    with torch.device("meta"):  # no time is spent on initial values
+        network = StLpips()
+    network.load_state_dict(tensors, assign=True)
     return for_inference(network, device), name
 
 
