@@ -262,11 +262,9 @@ def _run(
     }
     k = 4
     files = _arrays(rng, folder, name, luck, i, noise, channels, resolution, n_images, k)
-    keys = (
-        [] if noise == "none" else [f"b{r}.conv{c}/{noise.split('(')[0]}" for r in (4, 8, 16, 32) for c in (0, 1)][1:]
-    if "+" in noise:
-        keys = [f"{key.split('/')[0]}/{part.strip()}" for key in keys for part in noise.split("+")]
-    )
+    layers = [f"b{r}.conv{c}" for r in (4, 8, 16, 32) for c in (0, 1)][1:]
+    injectors = [] if noise == "none" else [part.strip().partition("(")[0] for part in noise.split("+")]
+    keys = [f"{layer}/{injector}" for layer in layers for injector in injectors]
     strength = {
         key: [round(0.05 + 0.3 * math.exp(-0.1 * t) * (1 + 0.2 * j) + 0.01 * rng.random(), 6) for t in range(20)]
         for j, key in enumerate(keys)
