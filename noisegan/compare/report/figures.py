@@ -220,7 +220,8 @@ def noise_curves(
     def draw(axes: Axes) -> None:
         for key, ratios in strength.items():
             look, mark = of[layer_of(key)], marks.get(key.partition("/")[2], "*")
-            axes.plot(kimg, ratios, mark, color=look.color, linestyle=look.line, linewidth=1.3, markevery=0.1)
+            style = {"color": look.color, "linestyle": look.line, "linewidth": 1.3}
+            axes.plot(kimg, ratios, marker=mark or "None", markevery=max(1, len(kimg) // 8), **style)
         if log:
             _logarithmic(axes)
             axes.set_ylim(top=1.3 * top)
