@@ -21,7 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from noisegan.compare.report.grids import COLORMAP
@@ -97,9 +97,8 @@ def looks(labels: Sequence[str]) -> list[Look]:
     """A colour and a dash pattern for each variant, the baseline first. Beyond seven colours repeat, dashes do not."""
     found = []
     for i, label in enumerate(labels):
-        color = 0 if i == 0 else (i - 1) % (len(SERIES) - 1) + 1
-        turn = i // len(SERIES)
-        found.append(Look(label, SERIES[color], f"--s{color}", DASHES[(i + turn) % len(DASHES)]))
+        turn, color = divmod(i - 1, len(SERIES) - 1) if i else (0, -1)
+        found.append(Look(label, SERIES[color + 1], f"--s{color + 1}", DASHES[(i + turn) % len(DASHES)]))
     return found
 
 
@@ -220,8 +219,8 @@ def noise_curves(
     def draw(axes: Axes) -> None:
         for key, ratios in strength.items():
             look, mark = of[layer_of(key)], marks.get(key.partition("/")[2], "*")
-            style = {"color": look.color, "linestyle": look.line, "linewidth": 1.3}
-            axes.plot(kimg, ratios, marker=mark or "None", markevery=max(1, len(kimg) // 8), **style)
+            (line,) = axes.plot(kimg, ratios, color=look.color, linestyle=look.line, linewidth=1.3)
+            line.set(marker=mark or "None", markevery=max(1, len(kimg) // 8))
         if log:
             _logarithmic(axes)
             axes.set_ylim(top=1.3 * top)
@@ -250,10 +249,9 @@ def color_scale(top: float, name: str) -> Drawing:
 
 def _logarithmic(axes: Axes) -> None:
     axes.set_yscale("log")
-    plain = LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.6))
-    axes.yaxis.set_major_formatter(plain)
-    axes.yaxis.set_minor_formatter(plain)
-    axes.grid(visible=True, which="minor", linewidth=0.3)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _render(name: str, size: tuple[float, float], draw: Callable[[Axes], None], legend: Sequence[Look]) -> Drawing:

@@ -63,7 +63,8 @@ def significant(value: float | None, digits: int = 3) -> str:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
     if not -5 <= exponent < 15:
-        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(power)}".replace("-", MINUS)
     return fixed(value, max(digits - 1 - exponent, 0))
 
 
