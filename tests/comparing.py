@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from training import SMALL, TESTS
+
+from noisegan.compare import runner
+from noisegan.compare.executor import Notify
+from noisegan.compare.worker import Job, work
+from noisegan.errors import NoiseganError
 
 SCORES = TESTS / "plugin_scores.py"
 TRAIN = {name: value for name, value in SMALL.items() if name not in ("seed", "outdir")} | {"kimg": 0.08, "snap": 1}
@@ -49,3 +55,20 @@ _TABLES = ("train", "evaluation", "variants")
 
 def _value(value: Any) -> str:
     return json.dumps(value)
+
+
+class Inline:
+    """An executor that works in this process: no interpreter to start for each run."""
+
+    def run(self, jobs: Sequence[tuple[Job, Path]], notify: Notify) -> None:
+        for job, _ in jobs:
+            try:
+                work(job, lambda event, job=job, **facts: notify(job, {"event": event} | facts))
+                notify(job, {"event": "done"})
+            except NoiseganError as error:
+                notify(job, {"event": "failed", "error": str(error)})
+
+
+def compare(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`noisegan.compare` in this process, with the tests' plugin."""
+    return runner.compare(content, folder, plugins=[SCORES], executor=Inline(), quiet=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparing import SCORES, TRAIN, read, small, toml, without_times
+from comparing import SCORES, TRAIN, compare, read, small, toml, without_times
 from training import noisegan as command
 
 import noisegan
-from noisegan.compare.runner import compare, report
+from noisegan.compare.runner import report
 from noisegan.core.checkpoint import snapshots
 from noisegan.errors import NoiseganError
 
@@ -21,7 +21,7 @@ from noisegan.errors import NoiseganError
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished comparison of two strategies."""
     folder = tmp_path_factory.mktemp("done") / "out"
-    compare(small("none", "additive(strength=0.3)"), folder, plugins=[SCORES], quiet=True)
+    compare(small("none", "additive(strength=0.3)"), folder)
     return folder
 
 
@@ -106,7 +106,7 @@ def test_again_nothing_is_trained_and_the_results_are_the_same(done: Path, tmp_p
     times = {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")}
     assert len(times) == 8
     page = (copy / "report" / "index.html").read_bytes()
-    compare(small("none", "additive(strength=0.3)"), copy, plugins=[SCORES], quiet=True)
+    compare(small("none", "additive(strength=0.3)"), copy)
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.safetensors")} == times
     assert without_times(read(copy)) == without_times(before)
     assert before["timing"]["runs"] == read(copy)["timing"]["runs"]
@@ -119,7 +119,7 @@ def test_it_grows_by_a_variant_a_replicate_and_a_metric(done: Path, tmp_path: Pa
     before = {(r["variant"], r["seed"]): r["scores"]["fd@pixels"] for r in read(copy)["runs"]}
     grown = small("none", "additive(strength=0.3)", "fuzzy", replicates=3)
     grown["evaluation"] = grown["evaluation"] | {"metrics": ["fd", "brightness", "kid"]}
-    results = compare(grown, copy, plugins=[SCORES], quiet=True)
+    results = compare(grown, copy)
     assert len(results["runs"]) == 9
     after = {(r["variant"], r["seed"]): r["scores"]["fd@pixels"] for r in results["runs"]}
     assert {key: after[key] for key in before} == before
@@ -128,16 +128,14 @@ def test_it_grows_by_a_variant_a_replicate_and_a_metric(done: Path, tmp_path: Pa
 def test_another_experiment_is_refused_in_the_folder(done: Path) -> None:
     before = (done / "experiment.json").read_bytes()
     with pytest.raises(NoiseganError, match=r"holds another experiment: train\.kimg 0\.08 -> 0\.2"):
-        compare(
-            small("none", "additive(strength=0.3)", train=TRAIN | {"kimg": 0.2}), done, plugins=[SCORES], quiet=True
-        )
+        compare(small("none", "additive(strength=0.3)", train=TRAIN | {"kimg": 0.2}), done)
     assert (done / "experiment.json").read_bytes() == before
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(NoiseganError, match="is not empty and holds no comparison: choose another --outdir"):
-        compare(small(), tmp_path, plugins=[SCORES], quiet=True)
+        compare(small(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -149,7 +147,7 @@ def test_a_failed_variant_is_reported_and_the_others_are_compared(tmp_path: Path
         replicates=1,
     )
     with pytest.raises(NoiseganError, match="1 of 3 runs failed") as caught:
-        compare(content, tmp_path / "out", plugins=[SCORES], quiet=True)
+        compare(content, tmp_path / "out")
     assert "'fuzzy' with seed 0: training stopped at step" in str(caught.value)
     results = read(tmp_path / "out")
     assert [r["status"] for r in results["runs"]] == ["done", "done", "failed"]
@@ -159,7 +157,7 @@ def test_a_failed_variant_is_reported_and_the_others_are_compared(tmp_path: Path
 
 
 def test_one_replicate_gives_no_interval_and_says_so(tmp_path: Path) -> None:
-    results = compare(small(replicates=1), tmp_path / "out", plugins=[SCORES], quiet=True)
+    results = compare(small(replicates=1), tmp_path / "out")
     for comparison in results["comparisons"]:
         assert comparison["interval"] is None
         assert comparison["p_value"] is None
@@ -169,7 +167,7 @@ def test_one_replicate_gives_no_interval_and_says_so(tmp_path: Path) -> None:
 
 def test_the_same_strategy_twice_cannot_be_told_apart(tmp_path: Path) -> None:
     content = small(variants=[{"noise": "additive", "label": "A"}, {"noise": "additive", "label": "also A"}])
-    results = compare(content, tmp_path / "out", plugins=[SCORES], quiet=True)
+    results = compare(content, tmp_path / "out")
     for comparison in results["comparisons"]:
         assert [pair["difference"] for pair in comparison["pairs"]] == [0, 0]
         assert comparison["verdict"] == "cannot tell"
@@ -180,8 +178,8 @@ def test_unpaired_runs_are_refused_and_flagged_if_the_user_insists(tmp_path: Pat
         variants=[{"noise": "none"}, {"noise": "additive", "train": {"batch": 4}}], allow_differences=["batch"]
     )
     with pytest.raises(NoiseganError, match="would not be paired with the others'"):
-        compare(content, tmp_path / "out", plugins=[SCORES], quiet=True)
-    results = compare(content | {"allow_unpaired": True}, tmp_path / "out", plugins=[SCORES], quiet=True)
+        compare(content, tmp_path / "out")
+    results = compare(content | {"allow_unpaired": True}, tmp_path / "out")
     assert results["pairing"]["paired"] is False
     assert "the images in another order" in results["pairing"]["problems"][0]
     assert "not paired" in (tmp_path / "out" / "report" / "index.html").read_text()
@@ -195,15 +193,15 @@ def test_certificates_decide_not_options(done: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"z": "00"}))
     content = small("none", "additive(strength=0.3)")
     with pytest.raises(NoiseganError, match="these runs are not paired") as caught:
-        compare(content, copy, plugins=[SCORES], quiet=True)
+        compare(content, copy)
     assert "'additive(strength=0.3)' with seed 1 met other latents than 'none'" in str(caught.value)
     assert "allow_unpaired" in str(caught.value)
-    results = compare(content | {"allow_unpaired": True}, copy, plugins=[SCORES], quiet=True)
+    results = compare(content | {"allow_unpaired": True}, copy)
     assert results["pairing"]["paired"] is False
 
 
 def test_best_of_a_run_is_labelled(tmp_path: Path) -> None:
-    results = compare(small(selection="best", replicates=1), tmp_path / "out", plugins=[SCORES], quiet=True)
+    results = compare(small(selection="best", replicates=1), tmp_path / "out")
     assert results["protocol"]["snapshot_selection"] == "best"
     for run in results["runs"]:
         assert run["scores"]["fd@pixels"]["value"] == min(p["scores"]["fd@pixels"] for p in run["curve"])
@@ -212,7 +210,7 @@ def test_best_of_a_run_is_labelled(tmp_path: Path) -> None:
 def test_evaluation_seeds_are_averaged(tmp_path: Path) -> None:
     content = small(replicates=1)
     content["evaluation"] = content["evaluation"] | {"seeds": [0, 5], "snapshots": "final"}
-    results = compare(content, tmp_path / "out", plugins=[SCORES], quiet=True)
+    results = compare(content, tmp_path / "out")
     score = results["runs"][0]["scores"]["fd@pixels"]
     assert len(set(score["by_evaluation_seed"])) == 2
     assert score["value"] == pytest.approx(np.mean(score["by_evaluation_seed"]))
@@ -220,7 +218,7 @@ def test_evaluation_seeds_are_averaged(tmp_path: Path) -> None:
 
 
 def test_equal_time_compares_what_was_reached(tmp_path: Path) -> None:
-    results = compare(small(equal_time=True), tmp_path / "out", plugins=[SCORES], quiet=True)
+    results = compare(small(equal_time=True), tmp_path / "out")
     equal = results["timing"]["equal_time"]
     assert equal["seconds"] > 0
     assert {run["nimg"] for run in equal["runs"]} <= {40, 80}

@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from comparing import SCORES, TRAIN, read, small, toml, without_times
+from comparing import SCORES, TRAIN, compare, read, small, toml, without_times
 
 from noisegan.compare.executor import LocalExecutor, default_threads
-from noisegan.compare.runner import compare
 from noisegan.compare.worker import Job
 from noisegan.core.checkpoint import snapshots
 from noisegan.core.runfolder import locked
@@ -72,7 +71,7 @@ def test_killed_twice_it_ends_with_the_same_results(tmp_path: Path) -> None:
     file = tmp_path / "e.toml"
     file.write_text(toml(LONGER))
     whole = tmp_path / "whole"
-    compare(LONGER, whole, plugins=[SCORES], quiet=True)
+    compare(LONGER, whole)
     broken = tmp_path / "broken"
     rng = random.Random()  # another moment each time; the property holds at all of them
     for _ in range(2):
@@ -158,7 +157,7 @@ def test_a_worker_that_is_killed_is_a_failed_run(tmp_path: Path) -> None:
 
 def test_a_second_comparison_in_the_folder_is_refused(tmp_path: Path) -> None:
     with locked(tmp_path, "busy"), pytest.raises(NoiseganError, match="another comparison runs in"):
-        compare(small(), tmp_path, plugins=[SCORES], quiet=True)
+        compare(small(), tmp_path)
 
 
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

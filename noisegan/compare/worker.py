@@ -66,13 +66,13 @@ def work(job: Job, emit: Emit) -> None:
     run, target = layout.run(variant, job.seed), layout.evaluations(variant, job.seed)
     config = experiment.config(variant, job.seed).resolve()
     plugins = Plugins(job.plugins)
+    target.mkdir(parents=True, exist_ok=True)
     if trained_nimg(run) < config.total_nimg:
         plugins.observe(_Observer(emit, config.total_nimg))
         options = config.model_dump(exclude_unset=True) | {"outdir": str(run.parent)}
         _patiently(lambda: facade.train(folder=run, plugins=plugins, quiet=True, **options), emit)
+        _note_memory(target)
     emit("trained")
-    target.mkdir(parents=True, exist_ok=True)
-    _note_memory(target)
     _score(experiment, plugins, run, target, config, emit)
 
 
