@@ -78,7 +78,7 @@ class Page:
             groups=[(metric, tables.metric_cells(r, metric)) for metric in r.metrics],
             rows=list(enumerate(r.variants)),
             run_columns=[(metric, tables.run_cells(r, metric)) for metric in r.metrics],
-            details=[(m, [(c, self._detail(c)) for c in r.comparisons if c.metric == m.key]) for m in r.metrics],
+            details=[(metric, self._details(metric)) for metric in r.metrics],
             forests=self._forests(),
             curves=self._curves(),
             samples=self._samples(),
@@ -122,10 +122,18 @@ class Page:
             )
         return found
 
-    def _detail(self, c: Comparison) -> dict[str, str]:
-        places = numbers.decimals_for([numbers.half_width(c.interval)], [c.mean_difference])
-        values = [v for pair in c.pairs for v in (pair.variant, pair.baseline)]
-        run_places = max(places, numbers.decimals_for([], values))
+    def _details(self, metric: MetricInfo) -> list[tuple[Comparison, dict[str, str]]]:
+        """The comparisons of a metric with all their numbers, the same decimals down each column."""
+        found = [c for c in self.results.comparisons if c.metric == metric.key]
+        spreads = [u for c in found for u in (numbers.half_width(c.interval), c.std_difference)]
+        places = numbers.decimals_for(spreads, [c.mean_difference for c in found])
+        run_places = max(
+            places, numbers.decimals_for([], [v for c in found for p in c.pairs for v in (p.variant, p.baseline)])
+        )
+        return [(c, self._detail(c, places, run_places)) for c in found]
+
+    @staticmethod
+    def _detail(c: Comparison, places: int, run_places: int) -> dict[str, str]:
         return {
             "difference": numbers.fixed(c.mean_difference, places, sign=True),
             "std": numbers.fixed(c.std_difference, places),
