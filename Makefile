@@ -1,5 +1,5 @@
 # On a fresh machine one of these is all the set-up there is:
-#   make demo   a short training run with sample grids
+#   make demo   a small comparison of noise strategies, with its report
 #   make test   lint, types, import directions, tests
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,9 +7,8 @@ BIN := .venv/bin
 .PHONY: demo test lint clean
 
 demo: .venv/installed
-	$(BIN)/noisegan train --data digits --cfg tiny --noise fuzzy --kimg 4 --tick 0.5 --snap 2 --seed 1 --outdir runs
-	@echo "Look at fakes000004.png beside reals.png in that folder: four thousand images bring the first strokes."
-	@echo "Next: . $(BIN)/activate, and on with the README."
+	$(BIN)/noisegan compare examples/quickstart.toml --outdir runs/quickstart --jobs 2
+	@echo "Open that page in a browser. Next: . $(BIN)/activate, and on with the README."
 
 test: .venv/installed lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q

@@ -99,7 +99,7 @@ def test_a_missing_section_is_named(plugins: Plugins) -> None:
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("name = ", "is not a TOML file"), ("nam = 1\n[train]\n", "no option 'nam'"), (None, "cannot read the experiment")],
+    [("name = ", "is not a TOML file"), ("nam = 1\n[train]\n", "no option 'nam'"), (None, "cannot read the")],
 )
 def test_a_bad_file_is_named(text: str | None, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "e.toml"

@@ -9,12 +9,28 @@ from pathlib import Path
 import pytest
 
 from noisegan.cli import main
+from noisegan.compare.experiment import read_experiment
+from noisegan.manager import Plugins
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line
 ]
 SMALLER = shlex.split("--kimg 0.008 --batch 4 --tick 0.004 --cbase 64 --cmax 8 --z-dim 8 --w-dim 8 --map-depth 2")
+
+
+def smaller_comparison(arguments: list[str], folder: Path) -> list[str]:
+    """A comparison of a few images; the file of one is copied, with smaller numbers."""
+    if not arguments[1].endswith(".toml"):
+        return [*arguments, *shlex.split("--replicates 1 --kimg 0.008 --samples 8 --real-samples 16 --resolution 8")]
+    text = (ROOT / arguments[1]).read_text()
+    for name, value in {"replicates": 1, "kimg": 0.008, "batch": 4, "samples": 8}.items():
+        text = re.sub(rf"(?m)^{name} = \S+", f"{name} = {value}", text)
+    path = folder / arguments[1]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text + "real_samples = 16\n")
+    return arguments
 
 
 @pytest.mark.slow
@@ -27,6 +43,8 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         assert program == "noisegan", line
         if arguments[0] == "train" and "--resume" not in arguments:
             arguments += SMALLER
+        if arguments[0] == "compare":
+            arguments = smaller_comparison(arguments, tmp_path)
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 0, line
@@ -53,3 +71,10 @@ def test_the_class_of_the_readme_is_the_one_of_the_contract() -> None:
     documented = "\n".join(line.strip() for line in (api.__doc__ or "").splitlines())
     for line in shown.splitlines():
         assert line.strip() in documented, line
+
+
+def test_the_experiment_of_the_readme_is_one(tmp_path: Path, plugins: Plugins) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    path = tmp_path / "e.toml"
+    path.write_text(shown)
+    assert len(read_experiment(path).resolve(plugins).variants) == 2

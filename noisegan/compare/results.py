@@ -102,7 +102,7 @@ def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, thread
         for column in scorer.columns
     }
     comparisons = [c for column in scorer.columns for c in _compare(column, tables[column.key], experiment)]
-    timing = {
+    timing: dict[str, Any] = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "runs": [_timing(layout, r) for r in done],
     }
