@@ -106,10 +106,7 @@ def resolve_with_data(plan: Plan, dataset: ImageDataset, plugins: Plugins) -> tu
         "config": config.model_dump(exclude={"outdir"}),
         "dataset": data,
         "networks": networks(config, resolution=dataset.resolution, img_channels=dataset.channels, c_dim=dataset.c_dim),
-        "noise": [
-            source | {"params": strategy.params.model_dump(mode="json")}
-            for source, strategy in zip(plugins.source_of(plan.strategies), plan.strategies, strict=True)
-        ],
+        "noise": noise_record(plan.strategies, plugins),
         "pairing_data": f"{data['fingerprint']} {prepared}",
         "versions": {"noisegan": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
@@ -119,6 +116,14 @@ def resolve_with_data(plan: Plan, dataset: ImageDataset, plugins: Plugins) -> tu
             f"({options['pairing_data']}): give the same data with --data"
         )
     return config, options
+
+
+def noise_record(strategies: tuple[Strategy, ...], plugins: Plugins) -> list[dict[str, Any]]:
+    """What is recorded of strategies: where each comes from, and its parameters."""
+    return [
+        source | {"params": strategy.params.model_dump(mode="json")}
+        for source, strategy in zip(plugins.source_of(strategies), strategies, strict=True)
+    ]
 
 
 def saved_strategies(path: Path, saved: dict[str, Any], plugins: Plugins) -> tuple[Strategy, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from noisegan import __version__
+from noisegan.api import Strategy
 from noisegan.compare.experiment import Experiment, Variant
 from noisegan.compare.layout import Layout
 from noisegan.compare.pairing import (
@@ -31,10 +32,11 @@ from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select
 from noisegan.compare.statistics import compare_scores, sentence, summarise_scores, verdict
 from noisegan.compare.worker import TIMING
 from noisegan.core.checkpoint import read_facts
+from noisegan.core.config import networks
 from noisegan.core.discriminator import Discriminator
-from noisegan.facade import Generator
+from noisegan.core.generator import Generator
 from noisegan.metrics.columns import Column
-from noisegan.planning import saved_strategies
+from noisegan.planning import noise_record
 
 SCHEMA, SCHEMA_VERSION = "noisegan-results", 1
 
@@ -182,29 +184,30 @@ def _variants(scorer: Scorer, runs: Sequence[Run]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for variant in scorer.experiment.variants:
         own = [run for run in runs if run.variant == variant]
-        facts = next((run.facts for run in own if run.done), None)
+        strategies = scorer.plugins.parse(variant.noise)
+        now = noise_record(strategies, scorer.plugins)
         entries.append(
             {
                 "label": variant.label,
                 "slug": variant.slug,
                 "noise": variant.noise,
-                "provenance": facts["noise"] if facts else [],
-                "parameters": _parameters(scorer, facts) if facts else None,
+                "provenance": next((run.facts["noise"] for run in own if run.done), now),
+                "parameters": _parameters(scorer, variant, strategies),
                 "done": sum(run.done for run in own),
                 "failed": sum(not run.done for run in own),
             }
         )
-    baseline = next((e["parameters"] for e in entries if e["label"] == scorer.experiment.baseline), None)
+    baseline = next(e["parameters"]["G"] for e in entries if e["label"] == scorer.experiment.baseline)
     for entry in entries:
-        if entry["parameters"]:
-            entry["parameters"]["added"] = entry["parameters"]["G"] - baseline["G"] if baseline else None
+        entry["parameters"]["added"] = entry["parameters"]["G"] - baseline
     return entries
 
 
-def _parameters(scorer: Scorer, facts: dict[str, Any]) -> dict[str, Any]:
-    """Numbers of trained parameters."""
-    G = Generator(**facts["networks"]["G"], noise=saved_strategies(Path(), facts, scorer.plugins))
-    D = Discriminator(**facts["networks"]["D"])
+def _parameters(scorer: Scorer, variant: Variant, strategies: tuple[Strategy, ...]) -> dict[str, int]:
+    """Numbers of trained parameters of G, its noise among them, and of D."""
+    config, dataset = scorer.experiment.config(variant, 0).resolve(), scorer.dataset
+    shapes = networks(config, resolution=dataset.resolution, img_channels=dataset.channels, c_dim=dataset.c_dim)
+    G, D = Generator(**shapes["G"], noise=strategies), Discriminator(**shapes["D"])
     return {"G": sum(p.numel() for p in G.parameters()), "D": sum(p.numel() for p in D.parameters())}
 
 
