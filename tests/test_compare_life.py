@@ -106,7 +106,8 @@ def test_workers_save_and_stop_when_their_parent_is_killed(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_saves_and_says_how_to_go_on(name: str, tmp_path: Path) -> None:
     file, folder = tmp_path / "e.toml", tmp_path / "out"
     file.write_text(toml(small("none", "fuzzy", train=TRAIN | {"kimg": 40, "tick": 0.08, "snap": 500})))
     process = start(file, folder)
@@ -115,7 +116,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         assert process.poll() is None
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.Signals[name])
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; what was trained is saved in" in error
@@ -133,7 +134,10 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing_that_was_saved(tmp_path: 
     _, error = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "Traceback" not in error
-    assert "all runs failed; the first: could not save the state: cannot write" in error
+    assert "all runs failed; the first: could not save the state: " in error
+    assert "File too large" in error
+    assert "make room on the disk" in error
+    assert len(error.strip().splitlines()) == 1
     assert not list(folder.rglob("*.tmp"))
     process = start(file, folder, jobs=1)
     _, error = process.communicate(timeout=120)

@@ -70,8 +70,8 @@ class LocalExecutor:
                     worker.ended = event["event"] in ("done", "failed")
                     notify(worker.job, event)
                     continue
-                code = worker.process.wait()
                 del running[worker.slot]
+                code = _close(worker.process)
                 if not worker.ended:
                     notify(worker.job, {"event": "failed", "error": _why(code)})
         except BaseException:
@@ -116,6 +116,8 @@ class LocalExecutor:
         except KeyboardInterrupt:
             for worker in workers:
                 worker.process.kill()
+        for worker in workers:
+            _close(worker.process)
 
 
 def default_threads(workers: int) -> int:
@@ -134,6 +136,13 @@ def _listen(worker: _Worker, events: queue.Queue[tuple[_Worker, dict[str, Any] |
         with suppress(ValueError):  # torn when the worker is killed
             events.put((worker, json.loads(line)))
     events.put((worker, None))
+
+
+def _close(process: subprocess.Popen[str]) -> int:
+    """Wait for the end of a process and close its pipes; returns its status."""
+    with suppress(BrokenPipeError), process:  # what it had not read when it died
+        process.wait()
+    return process.returncode
 
 
 def _why(code: int) -> str:

@@ -74,7 +74,8 @@ def gather(layout: Layout, scorer: Scorer, errors: Mapping[tuple[str, int], str]
         for seed in experiment.seeds or ():
             run = Run(variant, seed, errors.get((variant.label, seed)), layout.run(variant, seed))
             if run.done:
-                found = scored_snapshots(run.folder, experiment.evaluation.snapshots)
+                config = experiment.config(variant, seed).resolve()
+                found = scored_snapshots(run.folder, config, experiment.evaluation.snapshots)
                 run.facts = read_facts(found[-1][1])
                 target = layout.evaluations(variant, seed)
                 for nimg, snapshot in found:

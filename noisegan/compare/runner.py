@@ -6,6 +6,7 @@ Everything is found again in files, so a comparison that was stopped anywhere go
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +76,8 @@ def compare(
         ]
         with Board([job for job, _ in work], scorer.columns[0], console) as board:
             try:
-                (executor or LocalExecutor(jobs, threads)).run(work, board.note)
+                with _stoppable():
+                    (executor or LocalExecutor(jobs, threads)).run(work, board.note)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"interrupted; what was trained is saved in {layout.folder}. Run the same command again to go on"
@@ -152,6 +154,22 @@ def _own_folder(layout: Layout) -> Iterator[None]:
         raise NoiseganError(f"cannot write to {folder}: {error.strerror or error}; choose another --outdir") from None
     with locked(folder, f"another comparison runs in {folder}: wait for it or stop it"):
         yield
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM interrupts as SIGINT does, and both do so in a process that was started in the background."""
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            before[name] = signal.signal(name, signal.default_int_handler)
+    except ValueError:  # not in the main thread: the caller's handlers stay
+        before.clear()
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler or signal.SIG_DFL)
 
 
 def _headline(experiment: Experiment, layout: Layout, jobs: int, threads: int) -> str:

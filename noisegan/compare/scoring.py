@@ -16,6 +16,7 @@ from noisegan import facade
 from noisegan.api import FeatureExtractor
 from noisegan.compare.experiment import Experiment
 from noisegan.core.checkpoint import kimg_label, read_facts, snapshots
+from noisegan.core.config import TrainConfig
 from noisegan.core.data import ImageDataset
 from noisegan.core.files import atomic_path, write_json
 from noisegan.core.generator import Generator
@@ -151,14 +152,17 @@ class Scorer:
         write_json(folder / "pictures.json", made_from)
 
 
-def scored_snapshots(run: Path, which: str) -> list[tuple[int, Path]]:
-    """(images shown, snapshot) of the snapshots that an evaluation asks for, oldest first; the start is left out.
+def scored_snapshots(run: Path, config: TrainConfig, which: str) -> list[tuple[int, Path]]:
+    """(images shown, snapshot) of the snapshots that an evaluation asks for, oldest first.
+
+    Those of the run's schedule, not those that an interruption left: curves do not depend on interruptions.
 
     Args:
+        config: options of the run.
         which: `all` or `final`.
     """
     found = [(int(read_facts(path)["nimg"]), path) for path in snapshots(run)]
-    found = [(nimg, path) for nimg, path in found if nimg > 0]
+    found = [(nimg, path) for nimg, path in found if config.is_snapshot(nimg)]
     return found[-1:] if which == "final" else found
 
 

@@ -27,6 +27,7 @@ from noisegan.compare.experiment import Experiment
 from noisegan.compare.layout import Layout
 from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select
 from noisegan.core.checkpoint import read_facts, snapshots
+from noisegan.core.config import TrainConfig
 from noisegan.core.distributed import pick_device
 from noisegan.core.files import write_json
 from noisegan.core.runfolder import BusyError
@@ -82,12 +83,12 @@ def trained_nimg(run: Path) -> int:
     return int(read_facts(found[-1])["nimg"]) if found else 0
 
 
-def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, config: Any, emit: Emit) -> None:
+def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, config: TrainConfig, emit: Emit) -> None:
     """All scores that the experiment asks for, then the pictures of the snapshot that counts."""
     device = pick_device(config.device)
     dataset = open_data(config, silent=True)
     scorer = Scorer(experiment, plugins, dataset, device)
-    found = scored_snapshots(run, experiment.evaluation.snapshots)
+    found = scored_snapshots(run, config, experiment.evaluation.snapshots)
     evaluations = []
     for number, (nimg, snapshot) in enumerate(found):
         path = scorer.evaluation_file(target, snapshot, nimg)
@@ -196,6 +197,7 @@ def main() -> int:
         events.write(json.dumps({"event": event} | facts) + "\n")
         events.flush()
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default in the background
     facts = json.loads(_read_line())
     job = Job(**(facts | {"plugins": tuple(facts["plugins"])}))
     threading.Thread(target=_follow_parent, daemon=True).start()

@@ -75,7 +75,9 @@ def save_snapshot(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any])
             save_file(plain, temporary, metadata={"noisegan": json.dumps(facts, allow_nan=False)})
             write_json(path.with_suffix(".json"), facts)
     except (NoiseganError, SafetensorError) as error:
-        raise NoiseganError(f"could not save the state: {error}; earlier snapshots are whole") from error
+        raise NoiseganError(
+            f"could not save the state: {error}; earlier snapshots are whole: make room on the disk and go on from them"
+        ) from error
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -137,6 +137,14 @@ class TrainConfig(BaseModel):
     def tick_nimg(self) -> int:
         return max(1, to_nimg(self.need("tick")))
 
+    def is_snapshot(self, nimg: int) -> bool:
+        """Whether the schedule has a snapshot when `nimg` images were shown; an interrupted run may hold others."""
+        if nimg >= self.total_nimg:
+            return True
+        # A long step may pass several ticks; the last of them decides.
+        every = self.tick_nimg * self.need("snap")
+        return bool(nimg // every > (nimg - self.need("batch")) // every)
+
     def micro_batch(self, world_size: int) -> int:
         """Images at a time on each of `world_size` devices.
 

@@ -159,9 +159,7 @@ class Trainer:
                     seconds_s = time.monotonic() - tick_started_s
                     last = self._tick(reporter, seconds_s, self.nimg - tick_nimg)
                     tick_started_s, tick_nimg = time.monotonic(), self.nimg
-                    # A long step may pass several ticks; the last of them decides.
-                    before = (self.nimg - self.batch) // self.config.tick_nimg
-                    if done or ticks // self.config.need("snap") > before // self.config.need("snap"):
+                    if self.config.is_snapshot(self.nimg):
                         self._snapshot()
                 else:
                     reporter.step(self.nimg, losses)
