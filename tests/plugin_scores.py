@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from noisegan.api import FeatureExtractor, FeaturePair, Metric, Score, hookimpl
+from noisegan.hookspecs import RunView
 
 
 class Pixels(FeatureExtractor):
@@ -40,6 +41,12 @@ def register_feature_extractors(register: Callable[[str, Any], None]) -> None:
 @hookimpl
 def register_metrics(register: Callable[[str, Any], None]) -> None:
     register("brightness", Metric(title="Brightness", better="lower", compute=brightness, reference="this file"))
+
+
+@hookimpl
+def after_evaluation(run: RunView, report: Mapping[str, Any]) -> None:
+    with (run.outdir / "evaluations.txt").open("a") as file:
+        file.write(f"{run.noise} {report['nimg']} {','.join(report['scores'])}\n")
 
 
 @hookimpl

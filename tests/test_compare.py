@@ -64,6 +64,11 @@ def test_every_documented_key_is_there_and_no_other(done: Path) -> None:
     assert set(read(done)["comparisons"][0]) == own
 
 
+def test_plugins_hear_of_each_evaluation(done: Path) -> None:
+    lines = (done / "runs" / "none-seed1" / "evaluations.txt").read_text().splitlines()
+    assert lines == ["none 40 fd@pixels,brightness@pixels", "none 80 fd@pixels,brightness@pixels"]
+
+
 def test_scores_are_paired_differences(done: Path) -> None:
     results = read(done)
     values = {(r["variant"], r["seed"]): r["scores"]["fd@pixels"]["value"] for r in results["runs"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from comparing import TRAIN, small, toml
 
 from noisegan.cli.compare import split_variants
-from noisegan.compare.experiment import Experiment, Variant, read_experiment, refuse_another
+from noisegan.compare.experiment import Evaluation, Experiment, Variant, read_experiment, refuse_another
 from noisegan.compare.pairing import config_differences, pairing_problems, strange_differences
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
@@ -179,3 +180,10 @@ def test_recorded_options_are_diffed() -> None:
     assert differing == {"noise": {"a": "none", "b": "fuzzy"}, "gamma": {"a": 1, "b": 2}}
     assert strange_differences(differing, []) == ["the runs differ in gamma beside their noise"]
     assert strange_differences(differing, ["gamma"]) == []
+
+
+def test_every_key_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "experiment.md").read_text()
+    documented = {word for line in page.splitlines() for word in re.findall(r"^\| `\[*(\w+)\]*`", line)}
+    keys = {*Experiment.model_fields, *Variant.model_fields, *Evaluation.model_fields}
+    assert documented == keys
