@@ -28,6 +28,7 @@ from noisegan.compare.pairing import (
     refuse_unpaired,
     strange_differences,
 )
+from noisegan.compare.report.results import SCHEMA, SCHEMA_VERSION
 from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select
 from noisegan.compare.statistics import compare_scores, sentence, summarise_scores, verdict
 from noisegan.compare.worker import TIMING
@@ -37,8 +38,6 @@ from noisegan.core.discriminator import Discriminator
 from noisegan.core.generator import Generator
 from noisegan.metrics.columns import Column
 from noisegan.planning import noise_record
-
-SCHEMA, SCHEMA_VERSION = "noisegan-results", 1
 
 
 @dataclass
