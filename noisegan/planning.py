@@ -100,14 +100,13 @@ def resolve_with_data(plan: Plan, dataset: ImageDataset, plugins: Plugins) -> tu
     path = given if given in BUILT_IN else str(Path(given).expanduser().absolute())
     config = plan.config.model_copy(update={"resolution": dataset.resolution, "data": path})
     data = dataset.describe()
-    prepared = " ".join(f"{key}={data[key]}" for key in ("resize", "crop", "mirror", "cond", "resolution"))
     options = {
         # Without the output folder, so that equal runs write equal snapshots wherever they are.
         "config": config.model_dump(exclude={"outdir"}),
         "dataset": data,
         "networks": networks(config, resolution=dataset.resolution, img_channels=dataset.channels, c_dim=dataset.c_dim),
         "noise": noise_record(plan.strategies, plugins),
-        "pairing_data": f"{data['fingerprint']} {prepared}",
+        "pairing_data": pairing_data(dataset),
         "versions": {"noisegan": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     if plan.saved and plan.saved["pairing_data"] != options["pairing_data"]:
@@ -116,6 +115,13 @@ def resolve_with_data(plan: Plan, dataset: ImageDataset, plugins: Plugins) -> tu
             f"({options['pairing_data']}): give the same data with --data"
         )
     return config, options
+
+
+def pairing_data(dataset: ImageDataset) -> str:
+    """What images a run is trained on, and how they were prepared; equal strings mean equal images."""
+    data = dataset.describe()
+    prepared = " ".join(f"{key}={data[key]}" for key in ("resize", "crop", "mirror", "cond", "resolution"))
+    return f"{data['fingerprint']} {prepared}"
 
 
 def noise_record(strategies: tuple[Strategy, ...], plugins: Plugins) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,16 @@ def _value(value: Any) -> str:
 class Inline:
     """An executor that works in this process: no interpreter to start for each run."""
 
+    def __init__(self, plugins: Sequence[Path] = (SCORES,)) -> None:
+        self._plugins = tuple(map(str, plugins))
+
     def run(self, jobs: Sequence[tuple[Job, Path]], notify: Notify) -> None:
         for job, _ in jobs:
             try:
-                work(job, lambda event, job=job, **facts: notify(job, {"event": event} | facts))
+                work(
+                    replace(job, plugins=self._plugins),
+                    lambda event, job=job, **facts: notify(job, {"event": event} | facts),
+                )
                 notify(job, {"event": "done"})
             except NoiseganError as error:
                 notify(job, {"event": "failed", "error": str(error)})

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import io
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from comparing import SCORES, TRAIN, compare, read, small, toml, without_times
+from comparing import SCORES, TRAIN, Inline, compare, read, small, toml, without_times
+from rich.console import Console
 from training import noisegan as command
 
 import noisegan
+from noisegan.compare import runner
+from noisegan.compare.board import print_verdict
 from noisegan.compare.runner import report
-from noisegan.core.checkpoint import snapshots
+from noisegan.core.checkpoint import read_facts, read_tensors, save_snapshot, snapshots
 from noisegan.errors import NoiseganError
 
 
@@ -158,7 +161,19 @@ def test_a_failed_variant_is_reported_and_the_others_are_compared(tmp_path: Path
     assert [r["status"] for r in results["runs"]] == ["done", "done", "failed"]
     assert results["variants"][2]["failed"] == 1
     page = (tmp_path / "out" / "report" / "index.html").read_text()
-    assert "fuzzy" in page
+    assert "1 of 3 runs failed" in page
+    assert "training stopped at step" in page
+
+
+def test_when_the_baseline_fails_nobody_says_one_replicate(tmp_path: Path) -> None:
+    content = small(
+        variants=[{"noise": "none", "train": {"glr": 1e30}}, {"noise": "additive"}], allow_differences=["glr"]
+    )
+    with pytest.raises(NoiseganError, match="2 of 4 runs failed"):
+        compare(content, tmp_path / "out")
+    results = read(tmp_path / "out")
+    assert "too many runs failed" in results["verdict"]
+    assert "no training seed has a finished run of both" in results["comparisons"][0]["sentence"]
 
 
 def test_one_replicate_gives_no_interval_and_says_so(tmp_path: Path) -> None:
@@ -168,6 +183,7 @@ def test_one_replicate_gives_no_interval_and_says_so(tmp_path: Path) -> None:
         assert comparison["p_value"] is None
         assert comparison["verdict"] == "cannot tell"
         assert "one replicate" in comparison["sentence"]
+    assert results == read(tmp_path / "out")  # plain data
 
 
 def test_the_same_strategy_twice_cannot_be_told_apart(tmp_path: Path) -> None:
@@ -194,8 +210,11 @@ def test_certificates_decide_not_options(done: Path, tmp_path: Path) -> None:
     """Somebody put a run of other origin into the folder."""
     copy = tmp_path / "out"
     shutil.copytree(done, copy)
-    (path,) = copy.glob("runs/additive-strength-0-3-*-seed1/pairing.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"z": "00"}))
+    (run,) = copy.glob("runs/additive-strength-0-3-*-seed1")
+    last = snapshots(run)[-1]
+    facts = read_facts(last)
+    facts["counters"]["pairing"]["z"] = "00"
+    save_snapshot(last, read_tensors(last), facts)
     content = small("none", "additive(strength=0.3)")
     with pytest.raises(NoiseganError, match="these runs are not paired") as caught:
         compare(content, copy)
@@ -203,11 +222,15 @@ def test_certificates_decide_not_options(done: Path, tmp_path: Path) -> None:
     assert "allow_unpaired" in str(caught.value)
     results = compare(content | {"allow_unpaired": True}, copy)
     assert results["pairing"]["paired"] is False
+    assert results["metrics"][0]["title"] == "FD (pixels), not paired"
+    assert "not paired" in results["verdict"]
 
 
 def test_best_of_a_run_is_labelled(tmp_path: Path) -> None:
     results = compare(small(selection="best", replicates=1), tmp_path / "out")
     assert results["protocol"]["snapshot_selection"] == "best"
+    assert "best snapshot" in results["verdict"]
+    assert "best snapshot" in (tmp_path / "out" / "report" / "tables" / "metrics.tex").read_text()
     for run in results["runs"]:
         assert run["scores"]["fd@pixels"]["value"] == min(p["scores"]["fd@pixels"] for p in run["curve"])
 
@@ -297,12 +320,58 @@ def test_a_mistake_is_told_before_anything_is_trained(arguments: list[str], sent
     assert ended.returncode == 2, ended.stdout
     assert sentence in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
-    assert not snapshots(tmp_path / "out")
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_json_holds_no_tuples_nor_numbers_that_are_none(done: Path) -> None:
-    text = (done / "results.json").read_text()
-    assert "NaN" not in text
-    assert "Infinity" not in text
-    assert json.loads(text) == read(done)
+def test_a_kill_after_the_last_snapshot_costs_nothing(done: Path, tmp_path: Path) -> None:
+    """Before the certificate's own file, the scores or some of the pictures were written."""
+    copy = tmp_path / "out"
+    shutil.copytree(done, copy)
+    (copy / "runs" / "none-seed0" / "pairing.json").unlink()
+    (copy / "evaluations" / "none-seed0" / "noise_std.npy").unlink()
+    for path in (copy / "evaluations" / "none-seed1").glob("*.json"):
+        path.unlink()
+    assert without_times(compare(small("none", "additive(strength=0.3)"), copy)) == without_times(read(done))
+
+
+def test_data_that_changed_after_training_are_noticed(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
+    np.save(tmp_path / "d.npy", pixels)
+    content = small(train=TRAIN | {"data": str(tmp_path / "d.npy"), "kimg": 0.04}, replicates=1)
+    compare(content, tmp_path / "out")
+    np.save(tmp_path / "d.npy", pixels[::-1])
+    with pytest.raises(NoiseganError, match=r"d\.npy has changed since .* was trained on it"):
+        compare(content, tmp_path / "out")
+
+
+def test_another_version_of_a_metric_is_computed_anew(done: Path, tmp_path: Path) -> None:
+    copy, plugin = tmp_path / "out", tmp_path / "plugin_scores.py"
+    shutil.copytree(done, copy)
+    plugin.write_text(SCORES.read_text().replace("Score(value=float(", "Score(value=100 * float("))
+    content = small("none", "additive(strength=0.3)")
+    results = runner.compare(content, copy, plugins=[plugin], executor=Inline([plugin]), quiet=True)
+    for before, after in zip(read(done)["runs"], results["runs"], strict=True):
+        key = "brightness@pixels"
+        assert after["scores"][key]["value"] == pytest.approx(100 * before["scores"][key]["value"])
+
+
+def test_labels_may_be_anything(tmp_path: Path) -> None:
+    labels = ["a [/b] c", "A", "a", "a_b", "ü \\ <b>", "additive(strength=0.3,per_channel=true) + fuzzy(alpha=0.3,r=2)"]
+    variants = [{"noise": "none", "label": label} for label in labels]
+    evaluation = small()["evaluation"] | {"snapshots": "final"}
+    content = small(variants=variants, replicates=1, evaluation=evaluation, train=TRAIN | {"kimg": 0.008})
+    results = compare(content, tmp_path / "out")
+    console = Console(file=io.StringIO(), width=200)
+    print_verdict(results, tmp_path / "out", console)
+    assert isinstance(console.file, io.StringIO)
+    for label in labels:
+        assert label in console.file.getvalue()
+    files = [path for run in results["runs"] for path in run["files"].values()]
+    assert len({file.lower() for file in files}) == len(files)
+    assert len(list((tmp_path / "out" / "report" / "figures").glob("samples-*.png"))) == len(labels)
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "experiment.json").write_text("{}")
+    with pytest.raises(NoiseganError, match=r"experiment\.json is damaged, or of another version: train is missing"):
+        compare(small(), tmp_path)

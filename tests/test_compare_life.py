@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -15,10 +16,13 @@ import pytest
 from comparing import SCORES, TRAIN, compare, read, small, toml, without_times
 
 from noisegan.compare.executor import LocalExecutor, default_threads
+from noisegan.compare.experiment import Experiment
 from noisegan.compare.worker import Job
 from noisegan.core.checkpoint import snapshots
+from noisegan.core.files import write_json
 from noisegan.core.runfolder import locked
 from noisegan.errors import NoiseganError
+from noisegan.manager import Plugins
 
 LONGER = small("none", "fuzzy", train=TRAIN | {"kimg": 0.4, "tick": 0.08})
 """Fifty steps a run."""
@@ -103,6 +107,22 @@ def test_workers_save_and_stop_when_their_parent_is_killed(tmp_path: Path) -> No
     while workers_of(folder):
         assert time.monotonic() < deadline_s, "orphans go on"
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_scoring_stops_when_the_parent_is_gone(tmp_path: Path) -> None:
+    """Scores that would take hours; the end of standard input is the end of the parent."""
+    folder = tmp_path / "out"
+    content = small("none", "additive", replicates=1)
+    compare(content, folder)
+    longer = content["evaluation"] | {"samples": 10**8}
+    write_json(folder / "experiment.json", Experiment(**content | {"evaluation": longer}).resolve(Plugins()).as_dict())
+    job = json.dumps({"folder": str(folder), "variant": "none", "seed": 0, "plugins": [str(SCORES)]})
+    ended = subprocess.run(
+        [sys.executable, "-m", "noisegan.compare.worker"], input=job + "\n", capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode == -signal.SIGTERM
+    assert "done" not in [json.loads(line)["event"] for line in ended.stdout.splitlines()]
 
 
 @pytest.mark.slow

@@ -118,10 +118,19 @@ def test_a_score_that_is_not_finite_is_named(scores: Plugins) -> None:
     dataset = open_dataset("digits", resolution=8)
     extractor = make_extractor("pixels", scores, torch.device("cpu"))
     (column,) = choose_columns(["brightness"], ["pixels"], scores, samples=4, real_samples=4)
-    broken = replace(column, metric=replace(column.metric, compute=lambda pair: Score(value=float("nan"))))
     real = extract(extractor, dataset.images(range(4)))
-    with pytest.raises(NoiseganError, match="the metric 'brightness' on 'pixels' is nan, which is not a finite number"):
-        evaluate(generator("none"), dataset, [broken], {"pixels": extractor}, {"pixels": real}, seed=0, samples=4)
+    for score, sentence in [
+        (Score(value=float("nan")), "is nan, which is not a finite number"),
+        (Score(value=1.0, std_error=float("inf")), "has the standard error inf, which is not a finite number"),
+        (1.0, r"gave 1\.0 where a noisegan\.api\.Score was expected"),
+    ]:
+        broken = replace(column, metric=replace(column.metric, compute=lambda pair, score=score: score))
+        with pytest.raises(NoiseganError, match=f"the metric 'brightness' on 'pixels' {sentence}"):
+            evaluate(generator("none"), dataset, [broken], {"pixels": extractor}, {"pixels": real}, seed=0, samples=4)
+    large = Score(value=torch.tensor(1e39, dtype=torch.float64))  # type: ignore[arg-type]
+    tensor = replace(column, metric=replace(column.metric, compute=lambda pair: large))
+    found = evaluate(generator("none"), dataset, [tensor], {"pixels": extractor}, {"pixels": real}, seed=0, samples=4)
+    assert type(found["brightness@pixels"].value) is float
 
 
 def test_only_the_original_network_makes_an_fid(scores: Plugins) -> None:

@@ -68,8 +68,13 @@ def test_a_relative_path_of_data_is_recorded_whole(plugins: Plugins) -> None:
         ({"train": TRAIN | {"gama": 1}}, "no option 'gama'; did you mean 'gamma'"),
         ({"train": TRAIN | {"seed": 1}}, "[train] must not set 'seed': an experiment sets it by seeds or replicates"),
         ({"train": {"data": "digits"}}, "[train] lacks kimg"),
-        ({"train": {"kimg": 1}}, "--data is missing"),
-        ({"alpha": 1.5}, "alpha 1.5: input should be less than 1"),
+        ({"train": {"kimg": 1}}, "[train] lacks data, what all variants are trained on"),
+        ({"self": 1}, "no option 'self'"),
+        (
+            {"variants": [{"noise": "none"}, {"noise": "fuzzy", "train": {"mirror": True}}], "allow_unpaired": True},
+            "variant 'fuzzy' sets 'mirror' for itself, but all variants are trained and scored on the same images",
+        ),
+        ({"alpha": 1.5}, "alpha 1.5: input should be less than or equal to 0.5"),
         ({"equal_time": True, "evaluation": {"snapshots": "final"}}, "equal_time needs the scores of all snapshots"),
         ({"selection": "best", "evaluation": {"snapshots": "final"}}, "selection = 'best' needs the scores of all"),
         ({"selection": "luckiest"}, "selection 'luckiest': input should be 'final' or 'best'"),
@@ -112,9 +117,24 @@ def test_a_bad_file_is_named(text: str | None, sentence: str, tmp_path: Path) ->
 
 
 def test_slugs_are_file_names_and_differ_where_labels_do() -> None:
-    labels = ["fuzzy", "fuzzy(alpha=0.3)", "fuzzy(alpha=0,3)", "../x", "ü", "a/b", "a b", "x" * 60, "."]
+    labels = [
+        "fuzzy",
+        "fuzzy(alpha=0.3)",
+        "fuzzy(alpha=0,3)",
+        "../x",
+        "ü",
+        "a/b",
+        "a b",
+        "a_b",
+        "A b",
+        "Fuzzy",
+        "x" * 60,
+        "x" * 99,
+        ".",
+    ]
     slugs = [Variant(noise="none", label=label).slug for label in labels]
-    assert len(set(slugs)) == len(labels)
+    assert len({slug.lower() for slug in slugs}) == len(labels)
+    assert max(map(len, slugs)) < 70
     assert slugs[0] == "fuzzy"
     assert all(slug and "/" not in slug and not slug.startswith(".") for slug in slugs)
 

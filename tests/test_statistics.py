@@ -399,19 +399,23 @@ def test_the_verdict_of_an_experiment() -> None:
         "bad": [50.0, 52.5, 49.2, 51.0],
         "best": [20.0, 22.3, 19.5, 20.5],
     }
-    assert verdict(entries(scores), "FD") == (
-        "by FD best (lower by 19.9) and fuzzy (lower by 10.4) are better than none; "
+    assert verdict(entries(scores), "FD", replicates=4) == (
+        "By FD best (lower by 19.9) and fuzzy (lower by 10.4) are better than none; "
         "bad (higher by 10.2) is worse than none; this budget cannot tell additive from none; "
         "it would find a difference of 5.07 or more"
     )
-    assert verdict(entries({"none": BASE, "additive": SCORES["additive"]}), "FD") == (
-        "by FD this budget cannot tell additive from none; it would find a difference of 3.13 or more"
+    assert verdict(entries({"none": BASE, "additive": SCORES["additive"]}), "FD", replicates=4) == (
+        "By FD this budget cannot tell additive from none; it would find a difference of 3.13 or more"
     )
-    assert verdict(entries({"none": BASE, "same": BASE}), "FD") == "by FD this budget cannot tell same from none"
-    assert verdict(entries({"none": [1.0], "a": [2.0], "b": [None]}), "FD") == (
-        "by FD this budget can tell nothing: one replicate gives no interval; train three or more"
+    assert (
+        verdict(entries({"none": BASE, "same": BASE}), "FD", replicates=4)
+        == "By FD this budget cannot tell same from none"
     )
-    assert verdict([], "FD") == "nothing to compare: the baseline is the only variant"
+    assert verdict(entries({"none": [1.0], "a": [2.0], "b": [None]}), "FD", replicates=1) == (
+        "By FD this budget can tell nothing: one replicate gives no interval; train three or more"
+    )
+    assert "too many runs failed" in verdict(entries({"none": [1.0], "a": [2.0]}), "FD", replicates=3)
+    assert verdict([], "FD", replicates=4) == "Nothing to compare: the baseline is the only variant"
 
 
 def test_a_comparison_is_frozen() -> None:

@@ -13,6 +13,8 @@ from noisegan.cli.options import load_plugins, parse_seeds, plugin_option
 @click.command("metrics")
 @click.option("--network", required=True, type=click.Path(path_type=Path), help="run folder or snapshot")
 @click.option("--data", help="real images  [default: those it was trained on]")
+@click.option("--resize", help="how real images are resized  [default: as for training]")
+@click.option("--crop", help="how real images are cropped  [default: as for training]")
 @click.option("--metrics", default="fd,kid,precision,recall,density,coverage", show_default=True)
 @click.option("--extractors", default="st-lpips-alex", show_default=True, help="st-lpips-alex, efficientnet-lite0, ...")
 @click.option("--samples", default=10_000, show_default=True, help="generated images")
@@ -24,6 +26,8 @@ from noisegan.cli.options import load_plugins, parse_seeds, plugin_option
 def command(
     network: Path,
     data: str | None,
+    resize: str | None,
+    crop: str | None,
     metrics: str,
     extractors: str,
     samples: int,
@@ -45,6 +49,8 @@ def command(
     found = score_snapshot(
         network,
         data=data,
+        resize=resize,
+        crop=crop,
         metrics=_words(metrics),
         extractors=_words(extractors),
         samples=samples,

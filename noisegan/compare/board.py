@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from noisegan.compare.worker import Job
 from noisegan.metrics.columns import Column
@@ -64,6 +65,9 @@ class Board:
                 row.left_s = (event["total"] - event["nimg"]) / row.speed if row.speed else None
             case "waiting":
                 row.state = "waiting for its folder"
+            case "stopping":
+                row.state = "saving"
+                self._line(job, "stopping, its state is being saved")
             case "trained":
                 row.state, row.share, row.left_s = "trained", 1.0, None
                 self._line(job, "trained")
@@ -88,10 +92,10 @@ class Board:
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
         for title in ("variant", "seed", "", "done", "img/s", "left", self._primary.title):
-            table.add_column(title, justify="left" if title in ("variant", "") else "right")
+            table.add_column(Text(title), justify="left" if title in ("variant", "") else "right")
         for (label, seed), row in self._rows.items():
             table.add_row(
-                label,
+                Text(label),
                 str(seed),
                 row.state,
                 f"{row.share:.0%}",
@@ -110,12 +114,14 @@ def print_verdict(results: Mapping[str, Any], folder: Path, console: Console | N
     means = {entry["variant"]: entry for entry in results["summary"] if entry["metric"] == primary["key"]}
     found = {entry["variant"]: entry for entry in results["comparisons"] if entry["metric"] == primary["key"]}
     better = f"{primary['better']} is better"
-    table = Table(title=f"{primary['title']} ({better})", title_justify="left", box=None, pad_edge=False)
-    for title in ("variant", "n", "mean", f"minus {results['experiment']['baseline']}", "interval", "p", "verdict"):
-        table.add_column(title, justify="left" if title in ("variant", "verdict") else "right")
+    table = Table(title=Text(f"{primary['title']} ({better})"), title_justify="left", box=None, pad_edge=False)
+    table.add_column("variant", overflow="fold")
+    for title in ("n", "mean", f"minus {results['experiment']['baseline']}", "interval", "p"):
+        table.add_column(Text(title), justify="right", overflow="fold")
+    table.add_column("verdict")
     for label, entry in means.items():
         comparison = found.get(label)
-        row = [label, str(entry["n"]), _number(entry["mean"])]
+        row: list[Text | str] = [Text(label), str(entry["n"]), _number(entry["mean"])]
         if comparison is None:
             table.add_row(*row, "", "", "", "baseline")
             continue

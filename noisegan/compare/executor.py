@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from noisegan.compare.worker import Job
+from noisegan.core.files import unwritable
 
 Notify = Callable[[Job, Mapping[str, Any]], None]
 
@@ -42,6 +44,7 @@ class _Worker:
     job: Job
     process: subprocess.Popen[str]
     slot: int
+    listener: threading.Thread
     ended: bool = False
 
 
@@ -51,10 +54,11 @@ class LocalExecutor:
     Args:
         workers: how many at a time.
         threads: of each.
+        gpus: to spread them over, as CUDA_VISIBLE_DEVICES names them.
     """
 
-    def __init__(self, workers: int, threads: int) -> None:
-        self._count, self._threads = workers, threads
+    def __init__(self, workers: int, threads: int, gpus: Sequence[str] = ()) -> None:
+        self._count, self._threads, self._gpus = workers, threads, gpus
 
     def run(self, jobs: Sequence[tuple[Job, Path]], notify: Notify) -> None:
         waiting = list(jobs)
@@ -71,16 +75,20 @@ class LocalExecutor:
                     notify(worker.job, event)
                     continue
                 del running[worker.slot]
-                code = _close(worker.process)
+                code = _close(worker)
                 if not worker.ended:
                     notify(worker.job, {"event": "failed", "error": _why(code)})
         except BaseException:
-            self._stop(list(running.values()))
+            self._stop(list(running.values()), notify)
             raise
 
     def _start(self, job: Job, log: Path, slot: int, events: queue.Queue[Any]) -> _Worker:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            file = log.open("a", encoding="utf-8")
+        except OSError as error:
+            raise unwritable(log, error) from error
+        with file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "noisegan.compare.worker"],
                 stdin=subprocess.PIPE,
@@ -90,8 +98,9 @@ class LocalExecutor:
                 env=self._environment(slot),
                 start_new_session=True,  # Ctrl-C comes here alone, and is passed on once
             )
-        worker = _Worker(job, process, slot)
-        threading.Thread(target=_listen, args=(worker, events), daemon=True).start()
+        listener = threading.Thread(target=lambda: _listen(worker, events), daemon=True)
+        worker = _Worker(job, process, slot, listener)
+        listener.start()
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # it has died already, which `_listen` finds out
             process.stdin.write(json.dumps(asdict(job)) + "\n")
@@ -100,24 +109,25 @@ class LocalExecutor:
 
     def _environment(self, slot: int) -> dict[str, str]:
         environment = os.environ | {"OMP_NUM_THREADS": str(self._threads)}
-        devices = _cuda_devices()
-        if len(devices) > 1:  # spread the workers over them
-            environment["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        if len(self._gpus) > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
         return environment
 
-    def _stop(self, workers: list[_Worker]) -> None:
+    def _stop(self, workers: list[_Worker], notify: Notify) -> None:
         """Ask all to save and stop, and wait for it; a second Ctrl-C kills them."""
         for worker in workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(signal.SIGINT)
+            notify(worker.job, {"event": "stopping"})
         try:
-            for worker in workers:
-                worker.process.wait()
+            # Again and again: a run that is at its last step hears the first one and goes on to its scores.
+            while any(worker.process.poll() is None for worker in workers):
+                for worker in workers:
+                    worker.process.terminate()
+                time.sleep(0.5)
         except KeyboardInterrupt:
             for worker in workers:
                 worker.process.kill()
         for worker in workers:
-            _close(worker.process)
+            _close(worker)
 
 
 def default_threads(workers: int) -> int:
@@ -138,11 +148,13 @@ def _listen(worker: _Worker, events: queue.Queue[tuple[_Worker, dict[str, Any] |
     events.put((worker, None))
 
 
-def _close(process: subprocess.Popen[str]) -> int:
-    """Wait for the end of a process and close its pipes; returns its status."""
-    with suppress(BrokenPipeError), process:  # what it had not read when it died
-        process.wait()
-    return process.returncode
+def _close(worker: _Worker) -> int:
+    """Wait for the end of a worker and close its pipes; returns its status."""
+    worker.process.wait()
+    worker.listener.join()
+    with suppress(BrokenPipeError), worker.process:  # what it had not read when it died
+        pass
+    return worker.process.returncode
 
 
 def _why(code: int) -> str:
@@ -153,7 +165,7 @@ def _why(code: int) -> str:
     return "it was interrupted" if code == 130 else f"its worker ended with status {code}"
 
 
-def _cuda_devices() -> list[str]:
+def cuda_devices() -> list[str]:
     """The GPUs that workers may use, as CUDA_VISIBLE_DEVICES names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

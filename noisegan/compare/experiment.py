@@ -41,6 +41,10 @@ OWN_OPTIONS = {"noise": "[[variants]]", "seed": "seeds or replicates", "outdir":
 """Training options that an experiment sets itself, and where it does."""
 
 
+DATA_OPTIONS = ("data", "resolution", "resize", "crop", "mirror", "cond")
+"""Training options that decide what the real images are."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -49,15 +53,15 @@ class Variant(_Section):
     """A strategy with its parameters, under a name."""
 
     noise: str = Field(description="a strategy expression, such as fuzzy(alpha=0.3)")
-    label: str = Field("", max_length=60, description="its name in tables; default: the expression")
+    label: str = Field("", description="its name in tables; default: the expression")
     train: dict[str, Any] = Field(
         default_factory=dict, description="training options of its own; see allow_differences"
     )
 
     @property
     def slug(self) -> str:
-        """The label as a part of file names; two labels never share one."""
-        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", self.label).strip("-")[:60]
+        """The label as a part of file names; two labels never share one, where case does not count neither."""
+        plain = re.sub(r"[^a-z0-9-]+", "-", self.label.lower()).strip("-")[:60]
         if plain == self.label:
             return plain
         return f"{plain}-{hashlib.sha256(self.label.encode()).hexdigest()[:6]}".lstrip("-")
@@ -101,9 +105,9 @@ class Experiment(_Section):
     equal_time: bool = Field(False, description="compare at equal training time too")
     allow_differences: tuple[str, ...] = Field((), description="training options that may differ between variants")
     allow_unpaired: bool = Field(False, description="compare runs that are not paired, and say so in the report")
-    alpha: float = Field(0.05, gt=0, lt=1, description="significance level, over all variants of a metric")
+    alpha: float = Field(0.05, ge=1e-4, le=0.5, description="significance level, over all variants of a metric")
 
-    def __init__(self, **content: Any) -> None:
+    def __init__(self, /, **content: Any) -> None:
         """Raises:
         NoiseganError: for an unknown or missing key, or a value that is not allowed.
         """
@@ -165,7 +169,14 @@ class Experiment(_Section):
             for name in options:
                 if name in OWN_OPTIONS:
                     raise NoiseganError(f"{where} must not set {name!r}: an experiment sets it by {OWN_OPTIONS[name]}")
+        if not isinstance(self.train.get("data"), str):
+            raise NoiseganError('[train] lacks data, what all variants are trained on, such as data = "digits"')
         for name in variant.train:
+            if name in DATA_OPTIONS:
+                raise NoiseganError(
+                    f"variant {variant.label!r} sets {name!r} for itself, but all variants are trained and scored on "
+                    "the same images: set it in [train], or make two experiments"
+                )
             if name not in self.allow_differences:
                 raise NoiseganError(
                     f"variant {variant.label!r} sets {name!r} for itself, but only the noise may differ between "

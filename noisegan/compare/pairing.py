@@ -7,7 +7,6 @@ from typing import Any
 
 from noisegan.errors import NoiseganError
 
-CERTIFICATE = "pairing.json"
 COMPARED = ("data", "initial_weights", "data_order", "z", "steps")
 _MEANING = {
     "data": "other images, or prepared in another way",
@@ -16,10 +15,7 @@ _MEANING = {
     "z": "other latents",
     "steps": "another number of training steps",
 }
-UNPAIRING = (
-    "data", "resolution", "resize", "crop", "mirror", "cond", "kimg", "batch",
-    "cfg", "z_dim", "w_dim", "map_depth", "cbase", "cmax", "g_arch", "d_arch",
-)  # fmt: skip
+UNPAIRING = ("kimg", "batch", "cfg", "z_dim", "w_dim", "map_depth", "cbase", "cmax", "g_arch", "d_arch")
 """Training options that change what a run meets or the weights it starts from: runs that differ in one are unpaired."""
 
 
@@ -49,8 +45,8 @@ def config_differences(
     """
     shared: dict[str, Any] = {}
     differing: dict[str, dict[str, Any]] = {}
-    first = next(iter(configs.values()), {})
-    for option in first:
+    options = dict.fromkeys(option for config in configs.values() for option in config)
+    for option in options:
         if option in ("seed", "desc"):
             continue
         values = [config.get(option) for config in configs.values()]

@@ -22,7 +22,6 @@ from noisegan.api import Strategy
 from noisegan.compare.experiment import Experiment, Variant
 from noisegan.compare.layout import Layout
 from noisegan.compare.pairing import (
-    CERTIFICATE,
     config_differences,
     pairing_problems,
     refuse_unpaired,
@@ -38,6 +37,8 @@ from noisegan.core.discriminator import Discriminator
 from noisegan.core.generator import Generator
 from noisegan.metrics.columns import Column
 from noisegan.planning import noise_record
+
+GPU_MEMORY = "Resources/peak_gpu_mem_gb"
 
 
 @dataclass
@@ -93,17 +94,19 @@ def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, thread
         NoiseganError: when the runs are not paired and the experiment does not insist.
     """
     experiment, done = scorer.experiment, [run for run in runs if run.done]
-    certificates = {(r.variant.label, r.seed): read_json(r.folder / CERTIFICATE) or {} for r in done}
+    # Of the snapshot itself, which is whole whenever the run was killed.
+    certificates = {(r.variant.label, r.seed): r.facts["counters"]["pairing"] for r in done}
     shared, differing = config_differences({(r.variant.label, r.seed): r.facts["config"] for r in done})
     problems = pairing_problems(certificates, experiment.baseline)
     problems += strange_differences(differing, experiment.allow_differences)
     if not experiment.allow_unpaired:
         refuse_unpaired(problems)
+    suffix = _suffix(experiment, paired=not problems)
     tables = {
         column.key: {label: [r.value(column.key) for r in runs if r.variant.label == label] for label in _labels(runs)}
         for column in scorer.columns
     }
-    comparisons = [c for column in scorer.columns for c in _compare(column, tables[column.key], experiment)]
+    comparisons = [c for column in scorer.columns for c in _compare(column, tables[column.key], experiment, suffix)]
     timing: dict[str, Any] = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "runs": [_timing(layout, r) for r in done],
@@ -115,7 +118,7 @@ def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, thread
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.as_dict(),
-        "verdict": _verdict(scorer, comparisons),
+        "verdict": _verdict(scorer, comparisons, suffix),
         "data": {key: value for key, value in data.items() if key not in ("path", "source_size")},
         "environment": {
             "noisegan": __version__,
@@ -134,7 +137,10 @@ def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, thread
             "certificates": [{"variant": label, **c} for (label, _), c in certificates.items()],
         },
         "extractors": scorer.extractor_facts,
-        "metrics": [column.as_dict() | {"primary": i == 0} for i, column in enumerate(scorer.columns)],
+        "metrics": [
+            column.as_dict() | {"title": column.title + suffix, "primary": i == 0}
+            for i, column in enumerate(scorer.columns)
+        ],
         "protocol": scorer.protocol | {"snapshot_selection": experiment.selection},
         "runs": [_run(layout, run) for run in runs],
         "summary": [
@@ -151,12 +157,18 @@ def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, thread
     }
 
 
+def _suffix(experiment: Experiment, *, paired: bool) -> str:
+    """What has to stand beside every score, wherever it is copied to."""
+    best = ", best snapshot" if experiment.selection == "best" else ""
+    return best + ("" if paired else ", not paired")
+
+
 def _labels(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run.variant.label for run in runs))
 
 
 def _compare(
-    column: Column, table: Mapping[str, Sequence[float | None]], experiment: Experiment
+    column: Column, table: Mapping[str, Sequence[float | None]], experiment: Experiment, suffix: str
 ) -> list[dict[str, Any]]:
     """The comparisons of one metric, a dict for each variant beside the baseline."""
     found = compare_scores(table, experiment.baseline, better=column.metric.better, alpha=experiment.alpha)
@@ -170,14 +182,15 @@ def _compare(
         entries.append(
             {"metric": column.key, "variant": label, "baseline": experiment.baseline, "pairs": pairs}
             | comparison.as_dict()
-            | {"sentence": sentence(comparison, label, experiment.baseline, column.title)}
+            | {"sentence": sentence(comparison, label, experiment.baseline, column.title + suffix)}
         )
     return entries
 
 
-def _verdict(scorer: Scorer, comparisons: Sequence[Mapping[str, Any]]) -> str:
-    primary = scorer.columns[0]
-    return verdict([c for c in comparisons if c["metric"] == primary.key], primary.title)
+def _verdict(scorer: Scorer, comparisons: Sequence[Mapping[str, Any]], suffix: str) -> str:
+    primary, replicates = scorer.columns[0], len(scorer.experiment.seeds or ())
+    own = [c for c in comparisons if c["metric"] == primary.key]
+    return verdict(own, primary.title + suffix, replicates=replicates)
 
 
 def _variants(scorer: Scorer, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -256,15 +269,16 @@ def _strength(stats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _timing(layout: Layout, run: Run) -> dict[str, Any]:
     measured = read_json(layout.evaluations(run.variant, run.seed) / TIMING) or {}
-    seconds = _train_seconds(_stats(run))
-    nimg, train_s = seconds[-1]
+    stats = _stats(run)
+    gpu = [line[GPU_MEMORY]["mean"] for line in stats if GPU_MEMORY in line]
+    nimg, train_s = _train_seconds(stats)[-1]
     return {
         "variant": run.variant.label,
         "seed": run.seed,
         "train_s": train_s,
         "sec_per_kimg": train_s / nimg * 1000,
         "evaluation_s": measured.get("evaluation_s"),
-        "peak_memory_gb": measured.get("peak_memory_gb"),
+        "peak_memory_gb": max(gpu) if gpu else measured.get("peak_memory_gb"),
     }
 
 
@@ -299,7 +313,7 @@ def _equal_time(layout: Layout, scorer: Scorer, runs: Sequence[Run]) -> dict[str
             ]
             for label in _labels(runs)
         }
-        comparisons += _compare(column, table, scorer.experiment)
+        comparisons += _compare(column, table, scorer.experiment, ", equal time")
     return {
         "seconds": budget_s,
         "runs": [

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from noisegan.compare.board import Board
-from noisegan.compare.executor import Executor, LocalExecutor, default_threads
+from noisegan.compare.executor import Executor, LocalExecutor, cuda_devices, default_threads
 from noisegan.compare.experiment import Experiment, read_experiment, refuse_another
 from noisegan.compare.layout import Layout
 from noisegan.compare.report import write_report
@@ -33,7 +33,7 @@ from noisegan.planning import open_data
 
 def compare(
     experiment: Experiment | Mapping[str, Any] | str | Path,
-    outdir: str | Path,
+    outdir: str | Path = "comparison",
     *,
     jobs: int = 1,
     plugins: Sequence[str | Path] = (),
@@ -77,14 +77,16 @@ def compare(
         with Board([job for job, _ in work], scorer.columns[0], console) as board:
             try:
                 with _stoppable():
-                    (executor or LocalExecutor(jobs, threads)).run(work, board.note)
+                    (executor or LocalExecutor(jobs, threads, _gpus(experiment))).run(work, board.note)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"interrupted; what was trained is saved in {layout.folder}. Run the same command again to go on"
                 ) from None
         runs = gather(layout, scorer, board.errors)
         if not any(run.done for run in runs):
-            raise NoiseganError(f"all runs failed; the first: {next(iter(board.errors.values()))}")
+            raise NoiseganError(
+                f"all runs failed; the first: {next(iter(board.errors.values()))}; logs are in {layout.folder / 'logs'}"
+            )
         results = build_results(layout, scorer, runs, threads=threads)
         write_json(layout.results, results)
         report(layout.folder, plugins=loaded)
@@ -92,7 +94,7 @@ def compare(
         raise NoiseganError(
             f"{len(board.errors)} of {len(runs)} runs failed and are missing from {layout.report}: "
             + "; ".join(f"{label!r} with seed {seed}: {why}" for (label, seed), why in board.errors.items())
-            + ". Run the same command again to try them once more"
+            + f". Mend the cause and run the same command again; their logs are in {layout.folder / 'logs'}"
         )
     return results
 
@@ -133,7 +135,11 @@ def _record(layout: Layout, experiment: Experiment) -> None:
     """Write experiment.json, unless the folder belongs to another experiment."""
     known, now = read_json(layout.experiment), experiment.as_dict()
     if known is not None:
-        refuse_another(known, now, layout.folder)
+        try:
+            before = Experiment(**known).as_dict()
+        except NoiseganError as error:
+            raise NoiseganError(f"{layout.experiment} is damaged, or of another version: {error}") from None
+        refuse_another(before, now, layout.folder)
     if known != now:
         write_json(layout.experiment, now)
 
@@ -146,13 +152,15 @@ def _own_folder(layout: Layout) -> Iterator[None]:
         NoiseganError: when it cannot be made, is used for something else, or another process works in it.
     """
     folder = layout.folder
-    if folder.exists() and not layout.experiment.exists() and any(p.name != ".lock" for p in folder.iterdir()):
-        raise NoiseganError(f"{folder} is not empty and holds no comparison: choose another --outdir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NoiseganError(f"cannot write to {folder}: {error.strerror or error}; choose another --outdir") from None
-    with locked(folder, f"another comparison runs in {folder}: wait for it or stop it"):
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not layout.experiment.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
+                raise NoiseganError(f"{folder} is not empty and holds no comparison: choose another --outdir")
+            held.enter_context(locked(folder, f"another comparison runs in {folder}: wait for it or stop it"))
+        except OSError as error:
+            why = error.strerror or error
+            raise NoiseganError(f"cannot write to {folder}: {why}; choose another --outdir") from None
         yield
 
 
@@ -170,6 +178,12 @@ def _stoppable() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler or signal.SIG_DFL)
+
+
+def _gpus(experiment: Experiment) -> list[str]:
+    """The GPUs that workers are spread over: all, unless the experiment names one."""
+    device = experiment.config(experiment.variants[0], 0).device
+    return cuda_devices() if device in ("auto", "cuda") else []
 
 
 def _headline(experiment: Experiment, layout: Layout, jobs: int, threads: int) -> str:

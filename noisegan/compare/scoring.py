@@ -28,6 +28,8 @@ from noisegan.metrics.evaluate import evaluate, generate
 from noisegan.metrics.extractors.registry import make_extractor
 from noisegan.metrics.features import real_features
 
+ARRAYS = ("samples.npy", "noise_std.npy", "noise_images.npy")
+
 SMALL = 64
 """Images up to this size are shown in larger numbers."""
 
@@ -93,12 +95,18 @@ class Scorer:
         key = {
             "protocol": self.protocol,
             "columns": [c.key for c in self.columns],
+            "metrics": [self._made_by("metric", name) for name in dict.fromkeys(c.name for c in self.columns)],
             "extractors": self.extractor_facts,
             "data": self.dataset.describe() | {"path": None},
             "snapshot": file_digest(snapshot),
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
         return folder / f"{kimg_label(nimg)}-{digest}.json"
+
+    def _made_by(self, kind: str, name: str) -> str:
+        """Plugin and version that a metric comes from."""
+        source = self.plugins.registered[kind][name][1]
+        return f"{name}: {source.plugin} {source.version}"
 
     def score(self, snapshot: Path, target: Path, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """The scores of a snapshot, from `target` if they are there, else computed and written there.
@@ -140,15 +148,14 @@ class Scorer:
         """samples.npy, noise_std.npy and noise_images.npy of a snapshot, unless they are there."""
         seed = self.experiment.evaluation.seeds[0]
         made_from = {"snapshot": file_digest(snapshot), "seed": seed}
-        if read_json(folder / "pictures.json") == made_from:
+        if read_json(folder / "pictures.json") == made_from and all((folder / name).exists() for name in ARRAYS):
             return
         G: Generator = facade.load(snapshot, plugins=self.plugins, device=str(self.device)).G_ema
         small = G.resolution <= SMALL
         samples = torch.cat(list(generate(G, self.dataset, seed, 64 if small else 16)))
         spread, off = noise_spread(G, self.dataset, seed=seed, count=8 if small else 4)
-        _write_array(folder / "samples.npy", samples)
-        _write_array(folder / "noise_std.npy", spread)
-        _write_array(folder / "noise_images.npy", off)
+        for name, array in zip(ARRAYS, (samples, spread, off), strict=True):
+            _write_array(folder / name, array)
         write_json(folder / "pictures.json", made_from)
 
 

@@ -288,13 +288,16 @@ def sentence(comparison: Comparison, variant: str, baseline: str, metric_title: 
     return f"cannot tell: {difference} {figures}{budget}"
 
 
-def verdict(comparisons: Sequence[Mapping[str, Any]], metric_title: str) -> str:
-    """One sentence over all comparisons of a metric, given as results.json holds them."""
+def verdict(comparisons: Sequence[Mapping[str, Any]], metric_title: str, *, replicates: int) -> str:
+    """One sentence over all comparisons of a metric, given as results.json holds them, of so many training seeds."""
     if not comparisons:
-        return "nothing to compare: the baseline is the only variant"
+        return "Nothing to compare: the baseline is the only variant"
     baseline = comparisons[0]["baseline"]
     if all(c["n"] < 2 for c in comparisons):
-        return f"by {metric_title} this budget can tell nothing: one replicate gives no interval; train three or more"
+        why = "one replicate gives no interval; train three or more"
+        if replicates > 1:
+            why = f"too many runs failed: of {replicates} replicates fewer than two are whole"
+        return f"By {metric_title} this budget can tell nothing: {why}"
     parts = []
     for word in ("better", "worse"):
         told = [c for c in comparisons if c["verdict"] == word]
@@ -308,7 +311,7 @@ def verdict(comparisons: Sequence[Mapping[str, Any]], metric_title: str) -> str:
         detectable = [c["smallest_detectable"] for c in untold if c["smallest_detectable"] is not None]
         if detectable:
             parts.append(f"it would find a difference of {_figure(max(detectable))} or more")
-    return f"by {metric_title} {'; '.join(parts)}"
+    return f"By {metric_title} {'; '.join(parts)}"
 
 
 def _verdict(

@@ -34,7 +34,7 @@ from noisegan.core.runfolder import BusyError
 from noisegan.errors import Interrupted, NoiseganError
 from noisegan.hookspecs import RunView, StepView
 from noisegan.manager import Plugins
-from noisegan.planning import open_data
+from noisegan.planning import open_data, pairing_data
 
 Emit = Callable[..., None]
 TIMING = "timing.json"
@@ -87,6 +87,12 @@ def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, co
     """All scores that the experiment asks for, then the pictures of the snapshot that counts."""
     device = pick_device(config.device)
     dataset = open_data(config, silent=True)
+    trained_on = read_facts(snapshots(run)[-1])["pairing_data"]
+    if trained_on != (now := pairing_data(dataset)):
+        raise NoiseganError(
+            f"{config.data} has changed since {run} was trained on it ({trained_on} then, {now} now): restore the "
+            "images, or choose another --outdir"
+        )
     scorer = Scorer(experiment, plugins, dataset, device)
     found = scored_snapshots(run, config, experiment.evaluation.snapshots)
     evaluations = []
@@ -130,10 +136,23 @@ def _patiently(train: Callable[[], object], emit: Emit) -> None:
 
 def _note_memory(target: Path) -> None:
     """Keep the largest resident size that a process training this run has had, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    peak_gb = _peak_memory_gb()
     before = (read_json(target / TIMING) or {}).get("peak_memory_gb", 0.0)
     _add_timing(target, peak_memory_gb=max(peak_gb - before, 0.0))
+
+
+def _peak_memory_gb() -> float:
+    """Largest resident size of this process in GiB.
+
+    On Linux from /proc: what getrusage says there includes the size of the parent at the fork.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
+    except OSError:
+        pass  # no Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
 
 
 def _add_timing(target: Path, **more: float) -> None:
@@ -186,7 +205,9 @@ def _follow_parent() -> None:
     """Stop as the user's signal would when standard input ends."""
     while os.read(0, 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    while True:  # a run that is at its last step hears the first one and goes on to its scores
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
 
 
 def main() -> int:
@@ -197,7 +218,6 @@ def main() -> int:
         events.write(json.dumps({"event": event} | facts) + "\n")
         events.flush()
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default in the background
     facts = json.loads(_read_line())
     job = Job(**(facts | {"plugins": tuple(facts["plugins"])}))
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -210,7 +230,7 @@ def main() -> int:
         return 2
     except Exception as error:
         traceback.print_exc()
-        emit("failed", error=f"{type(error).__name__}: {error}")
+        emit("failed", error=f"{type(error).__name__}: {error} (its log has the traceback)")
         return 1
     emit("done")
     return 0

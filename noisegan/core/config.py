@@ -93,7 +93,7 @@ class TrainConfig(BaseModel):
     ema_kimg: float | None = Field(None, gt=0, description="half-life of the generator's average")
     ema_rampup: float | None = Field(None, gt=0, description="share of the training so far that bounds the half-life")
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, /, **options: Any) -> None:
         """Check the options, with one clear sentence for each bad one.
 
         Raises:

@@ -54,6 +54,10 @@ def choose_columns(
     Raises:
         NoiseganError: for an unknown metric, `fid` without that extractor, or fewer images than a metric needs.
     """
+    if not metrics or not extractors:
+        raise NoiseganError(
+            f"name at least one {'extractor' if metrics else 'metric'}, such as {'fd' if extractors else FID_EXTRACTOR}"
+        )
     known = plugins.registered["metric"]
     columns: list[Column] = []
     for name in metrics:

@@ -6,6 +6,7 @@ their noise strategy are scored on the same latents, and each sees the same nois
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -87,10 +88,17 @@ def evaluate(
     pairs = {name: FeaturePair(real[name], torch.cat(features)) for name, features in parts.items()}
     scores = {}
     for column in columns:
-        score = column.metric.compute(pairs[column.extractor])
-        if not torch.tensor(score.value).isfinite():
-            raise NoiseganError(
-                f"the metric {column.name!r} on {column.extractor!r} is {score.value}, which is not a finite number"
-            )
-        scores[column.key] = score
+        scores[column.key] = _checked(column, column.metric.compute(pairs[column.extractor]))
     return scores
+
+
+def _checked(column: Column, score: Score) -> Score:
+    """The score with plain numbers in it, which must be finite."""
+    where = f"the metric {column.name!r} on {column.extractor!r}"
+    if not isinstance(score, Score):
+        raise NoiseganError(f"{where} gave {score!r} where a noisegan.api.Score was expected")
+    value, error = float(score.value), None if score.std_error is None else float(score.std_error)
+    for number, what in ((value, "is"), (error, "has the standard error")):
+        if number is not None and not math.isfinite(number):
+            raise NoiseganError(f"{where} {what} {number}, which is not a finite number")
+    return Score(value=value, std_error=error)

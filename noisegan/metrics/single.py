@@ -26,6 +26,8 @@ def score_snapshot(
     network: str | Path,
     *,
     data: str | None = None,
+    resize: str | None = None,
+    crop: str | None = None,
     metrics: Sequence[str],
     extractors: Sequence[str],
     samples: int = 10_000,
@@ -38,7 +40,8 @@ def score_snapshot(
 
     Args:
         network: a snapshot, or a run folder, whose last snapshot is taken.
-        data: real images, prepared as the training images were; default: those it was trained on.
+        data: real images; default: those it was trained on.
+        resize, crop: how they are prepared; default: as for training.
         metrics, extractors: names; every metric is computed on every extractor.
         samples: generated images.
         real_samples: real images at most.
@@ -55,7 +58,9 @@ def score_snapshot(
     """
     plugins = plugins or Plugins()
     snapshot = facade.load(network, plugins=plugins, device=device)
-    config = TrainConfig(**(snapshot.facts["config"] | {"outdir": "."} | ({"data": data} if data else {})))
+    given = {"data": data, "resize": resize, "crop": crop}
+    known = snapshot.facts["config"] | {"outdir": "."}
+    config = TrainConfig(**(known | {name: value for name, value in given.items() if value is not None}))
     started_s = time.monotonic()
     dataset = open_data(config, silent=False)
     channels = snapshot.facts["networks"]["G"]["img_channels"]

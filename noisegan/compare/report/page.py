@@ -205,7 +205,7 @@ class Page:
                 continue
             columns = grids.columns_for(len(images))
             tiles = grids.rgba(images[: columns * grids.MOST_ROWS])
-            found.append((variant.label, self._image(f"samples-{safe(variant.slug)}", tiles, columns)))
+            found.append((variant.label, self._image(f"samples-{variant.slug}", tiles, columns)))
         return found
 
     def _noise_curves(self) -> tuple[list[draw.LayerLook], list[tuple[str, Markup | None, str]]]:
@@ -228,7 +228,7 @@ class Page:
         top, log = max(ratios, default=0.0), draw.is_log(np.array(ratios))
         found: list[tuple[str, Markup | None, str]] = []
         for variant in self.variants:
-            name, drawing, note = f"noise-{safe(variant.slug)}", None, ""
+            name, drawing, note = f"noise-{variant.slug}", None, ""
             if variant.label in means:
                 kimg, strength = means[variant.label]
                 drawing = draw.noise_curves(kimg, strength, looks, top, log, name)
@@ -252,7 +252,7 @@ class Page:
                 found.append((variant.label, None))
                 continue
             run, maps, images = arrays[variant.label]
-            k, slug = min(len(maps), 4), safe(variant.slug)
+            k, slug = min(len(maps), 4), variant.slug
             shown: dict[str, Any] = {"maps": self._image(f"noise-std-{slug}", grids.std_to_rgba(maps[:k], top), k)}
             shown["off"] = images is not None and self._image(f"noise-off-{slug}", grids.rgba(images[:k]), k)
             shown["mean"] = float(maps.mean())
