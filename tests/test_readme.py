@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import noisegan
 from noisegan.cli import main
 from noisegan.compare.experiment import read_experiment
 from noisegan.manager import Plugins
@@ -78,3 +79,18 @@ def test_the_experiment_of_the_readme_is_one(tmp_path: Path, plugins: Plugins) -
     path = tmp_path / "e.toml"
     path.write_text(shown)
     assert len(read_experiment(path).resolve(plugins).variants) == 2
+
+
+@pytest.mark.slow
+def test_the_comparison_in_python_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = (
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "noisegan.compare" in block
+    )
+    evaluation = '"evaluation": {"samples": 8, "real_samples": 16}'
+    smaller = f'"kimg": 0.008, "batch": 4, "resolution": 8}}, "replicates": 1, {evaluation}'
+    assert '"kimg": 2}' in example
+    exec(compile(example.replace('"kimg": 2}', smaller), "README.md", "exec"), {"noisegan": noisegan})
+    assert "one replicate gives no interval" in capsys.readouterr().out
