@@ -60,6 +60,7 @@ def test_elsewhere_there_is_a_line_for_what_happened(plugins: Plugins) -> None:
     assert [line.split("min")[1].strip() for line in text(console).splitlines()] == [
         "fuzzy, seed 0: 2 kimg: FD (st-lpips-alex) 0.012345",
         "none, seed 1: failed: the disk is full",
+        "fuzzy, seed 1: done",
     ]
 
 

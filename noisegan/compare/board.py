@@ -78,6 +78,7 @@ class Board:
                 self._line(job, f"{event['nimg'] / 1000:g} kimg: {self._primary.title} {row.score:.5g}")
             case "done":
                 row.state, row.share = "done", 1.0
+                self._line(job, "done")
             case "failed":
                 row.state = "failed"
                 self.errors[job.variant, job.seed] = event["error"]

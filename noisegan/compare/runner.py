@@ -70,14 +70,21 @@ def compare(
         _record(layout, experiment)
         console.print(_headline(experiment, layout, jobs, threads), highlight=False, markup=False, soft_wrap=True)
         work = [
-            (Job(str(layout.folder), variant.label, seed, files), layout.log(variant, seed))
+            (variant, Job(str(layout.folder), variant.label, seed, files))
             for seed in experiment.seeds or ()  # seeds outside: all variants get their first replicate early
             for variant in experiment.variants
         ]
-        with Board([job for job, _ in work], scorer.columns[0], console) as board:
+        with Board([job for _, job in work], scorer.columns[0], console) as board:
+            left = []
+            for variant, job in work:
+                config, run = experiment.config(variant, job.seed).resolve(), layout.run(variant, job.seed)
+                if scorer.is_done(run, config, layout.evaluations(variant, job.seed)):
+                    board.note(job, {"event": "done"})
+                else:
+                    left.append((job, layout.log(variant, job.seed)))
             try:
                 with _stoppable():
-                    (executor or LocalExecutor(jobs, threads, _gpus(experiment))).run(work, board.note)
+                    (executor or LocalExecutor(jobs, threads, _gpus(experiment))).run(left, board.note)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"interrupted; what was trained is saved in {layout.folder}. Run the same command again to go on"

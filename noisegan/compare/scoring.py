@@ -27,8 +27,12 @@ from noisegan.metrics.diagnostics import noise_spread
 from noisegan.metrics.evaluate import evaluate, generate
 from noisegan.metrics.extractors.registry import make_extractor
 from noisegan.metrics.features import real_features
+from noisegan.planning import pairing_data
 
+PICTURES = "pictures.json"
 ARRAYS = ("samples.npy", "noise_std.npy", "noise_images.npy")
+
+BLOCKS, BLOCK_BYTES = 64, 4096
 
 SMALL = 64
 """Images up to this size are shown in larger numbers."""
@@ -98,7 +102,7 @@ class Scorer:
             "metrics": [self._made_by("metric", name) for name in dict.fromkeys(c.name for c in self.columns)],
             "extractors": self.extractor_facts,
             "data": self.dataset.describe() | {"path": None},
-            "snapshot": file_digest(snapshot),
+            "snapshot": snapshot_key(snapshot),
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
         return folder / f"{kimg_label(nimg)}-{digest}.json"
@@ -144,19 +148,52 @@ class Scorer:
         write_json(target, evaluation)
         return evaluation
 
+    def is_done(self, run: Path, config: TrainConfig, folder: Path) -> bool:
+        """Whether a run is trained on these data, scored, and has its pictures."""
+        if trained_nimg(run) < config.total_nimg or self.changed_data(run):
+            return False
+        found = scored_snapshots(run, config, self.experiment.evaluation.snapshots)
+        known = [read_json(self.evaluation_file(folder, path, nimg)) for nimg, path in found]
+        evaluations = [evaluation for evaluation in known if evaluation is not None]
+        if len(evaluations) < len(found):
+            return False
+        return self._has_pictures(found[select(evaluations, self.experiment.selection, self.columns[0])][1], folder)
+
+    def changed_data(self, run: Path) -> str | None:
+        """A sentence if a run was trained on other images than there are now."""
+        before, now = read_facts(snapshots(run)[-1])["pairing_data"], pairing_data(self.dataset)
+        if before == now:
+            return None
+        return (
+            f"{self.experiment.train['data']} has changed since {run} was trained on it ({before} then, {now} now): "
+            "restore the images, or choose another --outdir"
+        )
+
+    def _has_pictures(self, snapshot: Path, folder: Path) -> bool:
+        whole = all((folder / name).exists() for name in ARRAYS)
+        return whole and read_json(folder / PICTURES) == self._pictures_of(snapshot)
+
+    def _pictures_of(self, snapshot: Path) -> dict[str, Any]:
+        return {"snapshot": snapshot_key(snapshot), "seed": self.experiment.evaluation.seeds[0]}
+
     def draw_pictures(self, snapshot: Path, folder: Path) -> None:
         """samples.npy, noise_std.npy and noise_images.npy of a snapshot, unless they are there."""
-        seed = self.experiment.evaluation.seeds[0]
-        made_from = {"snapshot": file_digest(snapshot), "seed": seed}
-        if read_json(folder / "pictures.json") == made_from and all((folder / name).exists() for name in ARRAYS):
+        if self._has_pictures(snapshot, folder):
             return
+        seed = self.experiment.evaluation.seeds[0]
         G: Generator = facade.load(snapshot, plugins=self.plugins, device=str(self.device)).G_ema
         small = G.resolution <= SMALL
         samples = torch.cat(list(generate(G, self.dataset, seed, 64 if small else 16)))
         spread, off = noise_spread(G, self.dataset, seed=seed, count=8 if small else 4)
         for name, array in zip(ARRAYS, (samples, spread, off), strict=True):
             _write_array(folder / name, array)
-        write_json(folder / "pictures.json", made_from)
+        write_json(folder / PICTURES, self._pictures_of(snapshot))
+
+
+def trained_nimg(run: Path) -> int:
+    """Images shown up to the last snapshot of a run folder, 0 where there is none."""
+    found = snapshots(run) if run.is_dir() else []
+    return int(read_facts(found[-1])["nimg"]) if found else 0
 
 
 def scored_snapshots(run: Path, config: TrainConfig, which: str) -> list[tuple[int, Path]]:
@@ -196,9 +233,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def file_digest(path: Path) -> str:
+def snapshot_key(path: Path) -> str:
+    """Tells snapshots apart by their size, their description and samples of their weights, read in no time."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size} {json.dumps(read_facts(path), sort_keys=True)}".encode())
     with path.open("rb") as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        for place in range(BLOCKS):
+            file.seek(size * place // BLOCKS)
+            digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()
 
 
 def _write_array(path: Path, tensor: torch.Tensor) -> None:

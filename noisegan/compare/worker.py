@@ -25,8 +25,8 @@ from noisegan import facade
 from noisegan.api import hookimpl
 from noisegan.compare.experiment import Experiment
 from noisegan.compare.layout import Layout
-from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select
-from noisegan.core.checkpoint import read_facts, snapshots
+from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select, trained_nimg
+from noisegan.core.checkpoint import read_facts
 from noisegan.core.config import TrainConfig
 from noisegan.core.distributed import pick_device
 from noisegan.core.files import write_json
@@ -34,7 +34,7 @@ from noisegan.core.runfolder import BusyError
 from noisegan.errors import Interrupted, NoiseganError
 from noisegan.hookspecs import RunView, StepView
 from noisegan.manager import Plugins
-from noisegan.planning import open_data, pairing_data
+from noisegan.planning import open_data
 
 Emit = Callable[..., None]
 TIMING = "timing.json"
@@ -77,23 +77,13 @@ def work(job: Job, emit: Emit) -> None:
     _score(experiment, plugins, run, target, config, emit)
 
 
-def trained_nimg(run: Path) -> int:
-    """Images shown up to the last snapshot of a run folder, 0 where there is none."""
-    found = snapshots(run) if run.is_dir() else []
-    return int(read_facts(found[-1])["nimg"]) if found else 0
-
-
 def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, config: TrainConfig, emit: Emit) -> None:
     """All scores that the experiment asks for, then the pictures of the snapshot that counts."""
     device = pick_device(config.device)
     dataset = open_data(config, silent=True)
-    trained_on = read_facts(snapshots(run)[-1])["pairing_data"]
-    if trained_on != (now := pairing_data(dataset)):
-        raise NoiseganError(
-            f"{config.data} has changed since {run} was trained on it ({trained_on} then, {now} now): restore the "
-            "images, or choose another --outdir"
-        )
     scorer = Scorer(experiment, plugins, dataset, device)
+    if problem := scorer.changed_data(run):
+        raise NoiseganError(problem)
     found = scored_snapshots(run, config, experiment.evaluation.snapshots)
     evaluations = []
     for number, (nimg, snapshot) in enumerate(found):
