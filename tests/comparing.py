@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from training import SMALL, TESTS
 
+from noisegan.cli import main
 from noisegan.compare import runner
 from noisegan.compare.executor import Notify
 from noisegan.compare.worker import Job, work
@@ -74,6 +76,20 @@ class Inline:
                 notify(job, {"event": "done"})
             except NoiseganError as error:
                 notify(job, {"event": "failed", "error": str(error)})
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of commands are worked on in this process."""
+    monkeypatch.setattr(runner, "LocalExecutor", lambda *_: Inline())
+
+
+def run_here(*words: str) -> int:
+    """The exit status of the command line in this process."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
 
 
 def compare(content: dict[str, Any], folder: Path) -> dict[str, Any]:

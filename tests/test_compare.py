@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparing import SCORES, TRAIN, Inline, compare, read, small, toml, without_times
+from comparing import SCORES, TRAIN, Inline, compare, inline, read, run_here, small, toml, without_times  # noqa: F401
 from rich.console import Console
 from training import noisegan as command
 
@@ -271,29 +271,31 @@ def test_python_and_the_command_line_agree(done: Path, tmp_path: Path) -> None:
     assert callable(noisegan.compare)
 
 
+@pytest.mark.usefixtures("inline")
 def test_the_short_form_needs_no_file(tmp_path: Path) -> None:
     words = {k: v for k, v in TRAIN.items() if k in ("data", "kimg", "batch", "resolution")}
     options = [word for k, v in words.items() for word in (f"--{k}", str(v))]
-    ended = command(
+    status = run_here(
         "compare", *options, "--variants", "none,additive(strength=0.1,per_channel=true)", "--replicates", "1",
         "--metrics", "brightness,kid", "--extractors", "pixels", "--samples", "16", "--snapshots", "final",
-        "--outdir", str(tmp_path / "out"), "--plugin", str(SCORES), timeout_s=300,
+        "--outdir", str(tmp_path / "out"), "--plugin", str(SCORES),
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+    assert status == 0
     results = read(tmp_path / "out")
     assert [v["noise"] for v in results["variants"]] == ["none", "additive(strength=0.1,per_channel=true)"]
     assert [m["key"] for m in results["metrics"]] == ["brightness@pixels", "kid@pixels"]
 
 
-def test_report_is_written_anew_without_training(done: Path, tmp_path: Path) -> None:
+def test_report_is_written_anew_without_training(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "out"
     shutil.copytree(done, copy)
     page = (copy / "report" / "index.html").read_bytes()
     shutil.rmtree(copy / "report")
     shutil.rmtree(copy / "runs")
-    ended = command("report", str(copy), "--plugin", str(SCORES))
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip() == str(copy / "report" / "index.html")
+    assert run_here("report", str(copy), "--plugin", str(SCORES)) == 0
+    assert capsys.readouterr().out.strip() == str(copy / "report" / "index.html")
     assert (copy / "report" / "index.html").read_bytes() == page
     with pytest.raises(NoiseganError, match=r"holds no results\.json: finish the comparison there first"):
         report(tmp_path)
@@ -315,16 +317,27 @@ def test_report_is_written_anew_without_training(done: Path, tmp_path: Path) -> 
             "unknown feature extractor 'incepton'",
         ),
         (
+            ["--variants", "none,fuzzy", "--data", "digits", "--kimg", "1", "--extractors", "inception"],
+            "weights-inception-2015-12-05-6726825d.pth",
+        ),
+        (
             ["--variants", "none,fuzzy", "--data", "digits", "--kimg", "1", "--baseline", "additive"],
             "the baseline 'additive' is not a variant",
         ),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_trained(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    ended = command("compare", *arguments, "--outdir", str(tmp_path / "out"), NOISEGAN_OFFLINE="1")
-    assert ended.returncode == 2, ended.stdout
-    assert sentence in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
+def test_a_mistake_is_told_before_anything_is_trained(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NOISEGAN_OFFLINE", "1")
+    assert run_here("compare", *arguments, "--outdir", str(tmp_path / "out")) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert sentence in told[0]
     assert not (tmp_path / "out" / "runs").exists()
 
 

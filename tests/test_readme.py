@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from comparing import inline  # noqa: F401
 
 import noisegan
 from noisegan.cli import main
@@ -35,6 +36,7 @@ def smaller_comparison(arguments: list[str], folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inline")
 def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
@@ -46,6 +48,8 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
             arguments += SMALLER
         if arguments[0] == "compare":
             arguments = smaller_comparison(arguments, tmp_path)
+        if arguments[0] == "metrics":
+            arguments += shlex.split("--samples 8 --real-samples 16")
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 0, line
@@ -82,6 +86,7 @@ def test_the_experiment_of_the_readme_is_one(tmp_path: Path, plugins: Plugins) -
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("inline")
 def test_the_comparison_in_python_of_the_readme_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
