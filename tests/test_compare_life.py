@@ -110,6 +110,29 @@ def test_workers_save_and_stop_when_their_parent_is_killed(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_nobody_listening_is_no_failure(tmp_path: Path) -> None:
+    """The parent's end breaks the pipe of events; the step under way must not fail by that, or its state is lost."""
+    experiment = Experiment(**small("none", "additive", replicates=1)).resolve(Plugins([SCORES]))
+    write_json(tmp_path / "experiment.json", experiment.as_dict())
+    job = json.dumps({"folder": str(tmp_path), "variant": "none", "seed": 0, "plugins": [str(SCORES)]})
+    read, write = os.pipe()
+    os.close(read)
+    with subprocess.Popen(
+        [sys.executable, "-m", "noisegan.compare.worker"],
+        stdin=subprocess.PIPE,
+        stdout=write,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        os.close(write)
+        assert process.stdin is not None
+        process.stdin.write(job + "\n")
+        process.stdin.flush()
+        assert process.wait(timeout=100) == 0
+    assert len(snapshots(tmp_path / "runs" / "none-seed0")) == 2
+
+
+@pytest.mark.slow
 def test_scoring_stops_when_the_parent_is_gone(tmp_path: Path) -> None:
     """Scores that would take hours; the end of standard input is the end of the parent."""
     folder = tmp_path / "out"

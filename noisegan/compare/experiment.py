@@ -60,7 +60,7 @@ class Variant(_Section):
 
     @property
     def slug(self) -> str:
-        """The label as a part of file names; two labels never share one, where case does not count neither."""
+        """The label as a part of file names; two labels never share one, even where case does not count."""
         plain = re.sub(r"[^a-z0-9-]+", "-", self.label.lower()).strip("-")[:60]
         if plain == self.label:
             return plain

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, co
         evaluation = scorer.score(snapshot, path, progress)
         evaluations.append(evaluation)
         if not known:
-            _add_timing(target, evaluation_s=time.monotonic() - started_s)
+            timing = read_json(target / TIMING) or {}
+            seconds_s = timing.get("evaluation_s", 0.0) + time.monotonic() - started_s
+            write_json(target / TIMING, timing | {"evaluation_s": seconds_s})
             _tell_hook(plugins, run, snapshot, evaluation, device)
         emit("score", nimg=nimg, scores={key: score["value"] for key, score in evaluation["scores"].items()})
     chosen = select(evaluations, experiment.selection, scorer.columns[0])
@@ -126,9 +129,9 @@ def _patiently(train: Callable[[], object], emit: Emit) -> None:
 
 def _note_memory(target: Path) -> None:
     """Keep the largest resident size that a process training this run has had, in GiB."""
-    peak_gb = _peak_memory_gb()
-    before = (read_json(target / TIMING) or {}).get("peak_memory_gb", 0.0)
-    _add_timing(target, peak_memory_gb=max(peak_gb - before, 0.0))
+    timing = read_json(target / TIMING) or {}
+    peak_gb = max(_peak_memory_gb(), timing.get("peak_memory_gb", 0.0))
+    write_json(target / TIMING, timing | {"peak_memory_gb": peak_gb})
 
 
 def _peak_memory_gb() -> float:
@@ -143,11 +146,6 @@ def _peak_memory_gb() -> float:
     except OSError:
         pass  # no Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30
-
-
-def _add_timing(target: Path, **more: float) -> None:
-    timing = read_json(target / TIMING) or {}
-    write_json(target / TIMING, timing | {name: timing.get(name, 0.0) + value for name, value in more.items()})
 
 
 class _Throttle:
@@ -201,12 +199,12 @@ def _follow_parent() -> None:
 
 
 def main() -> int:
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    events = os.dup(1)
     os.dup2(2, 1)  # what plugins print must not be taken for events
 
     def emit(event: str, **facts: Any) -> None:
-        events.write(json.dumps({"event": event} | facts) + "\n")
-        events.flush()
+        with suppress(BrokenPipeError):  # the parent is gone: the run is about to be saved, not to fail
+            os.write(events, (json.dumps({"event": event} | facts) + "\n").encode())
 
     facts = json.loads(_read_line())
     job = Job(**(facts | {"plugins": tuple(facts["plugins"])}))

@@ -109,9 +109,8 @@ def pick_device(device: str) -> torch.device:
         NoiseganError: when there is none such here.
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        other = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else other
     try:
         chosen = torch.device(device)
     except RuntimeError:
