@@ -16,6 +16,7 @@ from training import ALL_POINTS, SMALL, as_arguments
 from training import noisegan as command
 
 from noisegan.core.checkpoint import find_snapshot
+from noisegan.core.distributed import pick_device
 from noisegan.core.rng import Streams
 
 OPTIONS = SMALL | {"kimg": 0.08, "tick": 0.04, "noise": "all_points"}
@@ -124,3 +125,13 @@ def test_two_ranks_draw_the_same_noise_per_sample_as_one_process() -> None:
     whole = stream.source(step=5, ids=range(8)).normal(1, 8, 8)
     parts = [stream.source(step=5, ids=range(first, first + 4)).normal(1, 8, 8) for first in (0, 4)]
     assert torch.equal(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+def test_float32_means_float32_on_a_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN's default rounds the inputs of float32 convolutions to 10 bits."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert pick_device(device).type == "cuda"
+    assert torch.backends.cudnn.allow_tf32 is False
