@@ -1,0 +1,67 @@
+// Element maths, one text for every compiler: number types, activation and its derivative.
+#pragma once
+#include "params.h"
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#define NG_HD __host__ __device__ __forceinline__
+typedef __nv_bfloat16 bf16;
+typedef __half f16;
+NG_HD float widen(bf16 v) { return __bfloat162float(v); }
+NG_HD float widen(f16 v) { return __half2float(v); }
+template <class T> NG_HD T narrow(float v);
+template <> NG_HD bf16 narrow<bf16>(float v) { return __float2bfloat16_rn(v); }
+template <> NG_HD f16 narrow<f16>(float v) { return __float2half_rn(v); }
+#else
+#include <math.h>
+#define NG_HD inline __attribute__((always_inline))
+struct bf16 {
+  unsigned short bits;
+};
+typedef _Float16 f16;
+NG_HD float widen(bf16 v) {
+  union {
+    u32 word;
+    float value;
+  } u = {(u32)v.bits << 16};
+  return u.value;
+}
+NG_HD float widen(f16 v) { return (float)v; }
+template <class T> NG_HD T narrow(float v);
+template <> NG_HD bf16 narrow<bf16>(float v) {  // to nearest, ties to even; NaN stays NaN
+  union {
+    float value;
+    u32 word;
+  } u = {v};
+  u32 rounded = (u.word + 0x7FFFu + ((u.word >> 16) & 1u)) >> 16;
+  return {(unsigned short)((u.word & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded)};
+}
+template <> NG_HD f16 narrow<f16>(float v) { return (f16)v; }
+#endif
+NG_HD float widen(float v) { return v; }
+NG_HD double widen(double v) { return v; }
+template <> NG_HD float narrow<float>(float v) { return v; }
+template <class T> NG_HD T narrow(double v);
+template <> NG_HD double narrow<double>(double v) { return v; }
+
+// The type of arithmetic for maps of type T.
+template <class T> struct Arithmetic {
+  typedef float type;
+};
+template <> struct Arithmetic<double> {
+  typedef double type;
+};
+
+// clamp(gain lrelu(u)); comparisons are written so that NaN passes through
+template <class A> NG_HD A activate(A u, A slope, A gain, A clamp) {
+  u *= u < 0 ? gain * slope : gain;
+  u = u > clamp ? clamp : u;
+  return u < -clamp ? -clamp : u;
+}
+
+// Derivative of `activate` at the point whose result is y; at the kink that of the left side (as torch), 0 at the clamp.
+template <class A> NG_HD A activation_slope(A y, A slope, A gain, A clamp) {
+  A d = y > 0 ? gain : gain * slope;
+  return (y >= clamp || y <= -clamp) ? (A)0 : d;
+}

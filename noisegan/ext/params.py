@@ -1,0 +1,91 @@
+"""What each kernel is told: the structs of csrc/params.h, field by field. Pointers are addresses or None."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_double, c_int, c_longlong, c_uint32, c_void_p
+
+import torch
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+"""Types of feature maps and their numbers in the CPU library. CUDA kernels end in the type's name."""
+
+
+class Noise(ctypes.Structure):
+    _fields_ = [
+        ("values", c_void_p),
+        *((f"stride_{axis}", c_longlong) for axis in "ncp"),
+        ("ids", c_void_p),
+        *((name, c_uint32) for name in ("key0", "key1", "step", "first_block")),
+    ]
+
+
+_MAP = [(name, c_longlong) for name in "ncp"]
+_ACTIVATION = [(name, c_double) for name in ("slope", "gain", "clamp")]
+_HOW = [("channels_last", c_int), ("threads", c_int)]
+
+
+class BiasAct(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "y", "scale", "bias", "strength")),
+        *((f"strength_{axis}", c_longlong) for axis in "ncp"),
+        ("noise", Noise),
+        *_MAP,
+        *_ACTIVATION,
+        *_HOW,
+    ]
+
+
+class BiasActGrad(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("g", "y", "x", "gx", "scale", "sum_h", "sum_hx", "sum_he")),
+        ("noise", Noise),
+        *_MAP,
+        ("chunks", c_longlong),
+        *_ACTIVATION,
+        *_HOW,
+    ]
+
+
+class ChannelSum(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("g", "y", "weight")),
+        ("weight_n", c_longlong),
+        ("weight_c", c_longlong),
+        ("out", c_void_p),
+        *_MAP,
+        *_ACTIVATION,
+        *_HOW,
+    ]
+
+
+class UpFirDn(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "y", "f")),
+        *((name, c_longlong) for name in ("n", "c", "h", "w", "oh", "ow", "x0", "y0")),
+        ("gain", c_double),
+        *((name, c_int) for name in ("kh", "kw", "up", "down", "separable", "flip")),
+        *_HOW,
+    ]
+
+
+class Philox(ctypes.Structure):
+    _fields_ = [
+        ("ids", c_void_p),
+        ("out", c_void_p),
+        ("n", c_longlong),
+        ("count", c_longlong),
+        *((name, c_uint32) for name in ("key0", "key1", "step", "first_block")),
+        ("kind", c_int),
+        ("threads", c_int),
+    ]
+
+
+KERNELS: dict[type[ctypes.Structure], str] = {
+    BiasAct: "bias_act",
+    BiasActGrad: "bias_act_grad",
+    ChannelSum: "channel_sum",
+    UpFirDn: "upfirdn2d",
+    Philox: "philox",
+}
+"""The kernel that each struct belongs to."""
