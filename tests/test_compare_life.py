@@ -19,9 +19,9 @@ from noisegan.compare.executor import LocalExecutor, default_threads
 from noisegan.compare.experiment import Experiment
 from noisegan.compare.worker import Job
 from noisegan.core.checkpoint import snapshots
-from noisegan.core.files import write_json
 from noisegan.core.runfolder import locked
 from noisegan.errors import NoiseganError
+from noisegan.files import write_json
 from noisegan.manager import Plugins
 
 LONGER = small("none", "fuzzy", replicates=1, train=TRAIN | {"kimg": 0.4, "tick": 0.08})

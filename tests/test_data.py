@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from noisegan.core.data import Prefetcher, batch_indices, builtin, dataset, fingerprint, open_dataset
-from noisegan.core.files import atomic_path, write_json
 from noisegan.core.rng import Streams
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path, write_json
 
 N, R = 12, 16
 CLASSES = [i % 3 for i in range(N)]

@@ -16,14 +16,13 @@ import click
 import pytest
 import torch
 
-from noisegan import cli
-from noisegan.core import files
+from noisegan import cli, files
 from noisegan.core.data import open_dataset
 from noisegan.core.data.pack import pack_dataset
-from noisegan.core.files import atomic_path, cache_folder, temporary_folder, write_json
 from noisegan.core.images import save_image
 from noisegan.core.runfolder import RunFolder
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path, cache_folder, temporary_folder, write_json
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 SENTENCE = "No space left on device; free some space or choose another place"

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from noisegan.core import files, runfolder
+from noisegan import files
+from noisegan.core import runfolder
 from noisegan.core.runfolder import OPTIONS, RunFolder, read_options
 from noisegan.errors import NoiseganError
 

@@ -10,8 +10,8 @@ from string import Template
 
 import click
 
-from noisegan.core.files import temporary_folder, unwritable
 from noisegan.errors import NoiseganError
+from noisegan.files import temporary_folder, unwritable
 from noisegan.manager import Plugins
 
 FILES = {

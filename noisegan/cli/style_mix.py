@@ -8,10 +8,10 @@ import click
 import torch
 
 from noisegan.cli.options import load_plugins, network_options, open_outdir, parse_seeds, resolve_noise_seed
-from noisegan.core.files import write_json
 from noisegan.core.images import make_grid, save_image, to_bytes
 from noisegan.core.sampling import render, styles_of_seeds
 from noisegan.errors import NoiseganError
+from noisegan.files import write_json
 
 
 @click.command("style-mix")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from noisegan.compare.worker import Job
-from noisegan.core.files import unwritable
+from noisegan.files import unwritable
 
 Notify = Callable[[Job, Mapping[str, Any]], None]
 

@@ -23,10 +23,10 @@ from noisegan.compare.results import build_results, gather
 from noisegan.compare.scoring import Scorer, read_json
 from noisegan.compare.worker import Job
 from noisegan.core.distributed import pick_device
-from noisegan.core.files import write_json
 from noisegan.core.reporting import counting
 from noisegan.core.runfolder import locked
 from noisegan.errors import Interrupted, NoiseganError
+from noisegan.files import write_json
 from noisegan.manager import Plugins
 from noisegan.planning import open_data
 

@@ -18,9 +18,9 @@ from noisegan.compare.experiment import Experiment
 from noisegan.core.checkpoint import kimg_label, read_facts, snapshots
 from noisegan.core.config import TrainConfig
 from noisegan.core.data import ImageDataset
-from noisegan.core.files import atomic_path, write_json
 from noisegan.core.generator import Generator
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path, write_json
 from noisegan.manager import Plugins
 from noisegan.metrics.columns import Column, choose_columns
 from noisegan.metrics.diagnostics import noise_spread

@@ -30,9 +30,9 @@ from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select
 from noisegan.core.checkpoint import read_facts
 from noisegan.core.config import TrainConfig
 from noisegan.core.distributed import pick_device
-from noisegan.core.files import write_json
 from noisegan.core.runfolder import BusyError
 from noisegan.errors import Interrupted, NoiseganError
+from noisegan.files import write_json
 from noisegan.hookspecs import RunView, StepView
 from noisegan.manager import Plugins
 from noisegan.planning import open_data

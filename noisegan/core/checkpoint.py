@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from noisegan.core.files import atomic_path, write_json
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path, write_json
 
 FORMAT = "noisegan-snapshot"
 FORMAT_VERSION = 1

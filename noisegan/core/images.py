@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from noisegan.core.files import atomic_path
+from noisegan.files import atomic_path
 
 GRID_PIXELS = 2048
 """A sample grid is at most about this wide and high."""

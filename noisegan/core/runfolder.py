@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from noisegan.core.files import atomic_path, temporary_folder, unwritable, write_json
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path, temporary_folder, unwritable, write_json
 
 try:
     import fcntl

@@ -18,9 +18,9 @@ from torch import Tensor
 from noisegan.api import FeatureExtractor
 from noisegan.core.data import ImageDataset
 from noisegan.core.data.source import Progress
-from noisegan.core.files import atomic_path, cache_folder
 from noisegan.core.rng import Streams
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path, cache_folder
 
 FORMAT = 1
 """Grows when cached features of before must not be used any more."""

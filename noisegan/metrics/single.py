@@ -10,10 +10,10 @@ from typing import Any
 
 from noisegan import facade
 from noisegan.core.config import TrainConfig
-from noisegan.core.files import unwritable
 from noisegan.core.reporting import counting
 from noisegan.core.runfolder import OPTIONS
 from noisegan.errors import NoiseganError
+from noisegan.files import unwritable
 from noisegan.manager import Plugins
 from noisegan.metrics.columns import choose_columns
 from noisegan.metrics.evaluate import evaluate

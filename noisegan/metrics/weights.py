@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from noisegan.core.files import atomic_path, cache_folder, unwritable
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path, cache_folder, unwritable
 
 FOLDER_VARIABLE = "NOISEGAN_WEIGHTS"
 OFFLINE_VARIABLE = "NOISEGAN_OFFLINE"

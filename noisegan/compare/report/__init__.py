@@ -8,7 +8,7 @@ from pathlib import Path
 from noisegan.compare.report.page import Page
 from noisegan.compare.report.results import read_results
 from noisegan.compare.report.tables import table_files
-from noisegan.core.files import atomic_path, unwritable
+from noisegan.files import atomic_path, unwritable
 
 __all__ = ["write_report"]
 

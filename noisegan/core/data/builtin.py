@@ -8,8 +8,8 @@ import numpy as np
 
 from noisegan.core.data.arrays import ArraySource, open_idx
 from noisegan.core.data.source import Source
-from noisegan.core.files import cache_folder, temporary_folder
 from noisegan.errors import NoiseganError
+from noisegan.files import cache_folder, temporary_folder
 
 FASHION_SYSTEM = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` puts it."""

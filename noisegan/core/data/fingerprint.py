@@ -14,8 +14,8 @@ import numpy as np
 import PIL
 
 from noisegan.core.data.source import Classes, Pixels, Progress, Source, in_chunks
-from noisegan.core.files import atomic_path, cache_folder
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path, cache_folder
 
 CACHE_FILE = "fingerprints.json"
 

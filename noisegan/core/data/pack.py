@@ -18,8 +18,8 @@ from noisegan.core.data.files import MANIFEST
 from noisegan.core.data.fingerprint import combine, image_digest
 from noisegan.core.data.pictures import to_image
 from noisegan.core.data.source import Progress
-from noisegan.core.files import atomic_path
 from noisegan.errors import NoiseganError
+from noisegan.files import atomic_path
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every entry, the earliest a zip can hold: the same data give the same file."""
