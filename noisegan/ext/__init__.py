@@ -1,6 +1,23 @@
-"""Shared native operations behind plain functions; today each runs its plain-PyTorch reference."""
+"""Shared native operations: C++ on CPUs, CUDA on GPUs, and plain PyTorch wherever neither is at hand."""
 
-from noisegan.ext.philox import philox_bits, philox_normal, philox_uniform
-from noisegan.ext.reference import bias_act, upfirdn2d
+from noisegan.ext.functional import (
+    DrawnNoise,
+    bias_act,
+    noise_bias_act,
+    philox_bits,
+    philox_normal,
+    philox_uniform,
+    scale_channels,
+    upfirdn2d,
+)
 
-__all__ = ["bias_act", "philox_bits", "philox_normal", "philox_uniform", "upfirdn2d"]
+__all__ = [
+    "DrawnNoise",
+    "bias_act",
+    "noise_bias_act",
+    "philox_bits",
+    "philox_normal",
+    "philox_uniform",
+    "scale_channels",
+    "upfirdn2d",
+]

@@ -1,67 +1,120 @@
-"""Plain-PyTorch forms of the image operations: correct everywhere, differentiable to any order."""
+"""Plain-PyTorch twins of the declared operations (noisegan/ext/ops.py), in the fastest forms torch has on a CPU.
+
+They compute in the type of arithmetic (float64 for float64, else float32) and round once. None but `upfirdn2d` is
+meant to be differentiated: derivatives are registered with the operations.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LRELU_SLOPE = 0.2
+from noisegan.ext import philox as plain
+from noisegan.ext.layout import arithmetic, layout, per_channel
 
 
 def bias_act(
     x: Tensor,
-    b: Tensor | None = None,
-    act: str = "lrelu",
-    gain: float | None = None,
-    clamp: float | None = None,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    noise: Tensor | None,
+    ids: Tensor | None,
+    address: Sequence[int],
+    strength: Tensor | None,
+    slope: float,
+    gain: float,
+    clamp: float,
 ) -> Tensor:
-    """Add a bias per channel, apply an activation, scale, clamp.
+    """clamp(gain lrelu(x scale + strength noise + bias)); arguments as in `noisegan.ext.ops`."""
+    u = torch.empty_like(x, dtype=arithmetic(x.dtype), memory_format=layout(x))
+    if scale is None:
+        u.copy_(x)
+    else:
+        torch.mul(x, per_channel(scale, x).to(u.dtype), out=u)
+    if ids is not None:
+        noise = drawn(ids, address, x)
+    if noise is not None and strength is not None:
+        u.addcmul_(strength.to(u.dtype), noise.to(u.dtype))
+    if bias is not None:
+        u.add_(per_channel(bias[None], x))
+    if slope != 1:
+        F.leaky_relu_(u, slope)
+    if gain != 1:
+        u.mul_(gain)
+    if clamp < math.inf:
+        u.clamp_(-clamp, clamp)
+    return u.to(x.dtype)
 
-    Args:
-        x: [N, C, ...].
-        b: [C] or None.
-        act: `lrelu` (slope 0.2) or `linear`.
-        gain: factor after the activation; default sqrt(2) for `lrelu` (keeps the variance), 1 for `linear`.
-        clamp: limit of the absolute value after the gain, or None.
-    """
-    if act not in ("lrelu", "linear"):
-        raise ValueError(f"act must be 'lrelu' or 'linear', not {act!r}")
-    if b is not None:
-        x = x + b.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
-    if act == "lrelu":
-        x = F.leaky_relu(x, LRELU_SLOPE)
-        gain = math.sqrt(2) if gain is None else gain
-    if gain is not None and gain != 1:
-        x = x * gain
-    return x if clamp is None else x.clamp(-clamp, clamp)
+
+def bias_act_grad(
+    g: Tensor,
+    y: Tensor | None,
+    x: Tensor | None,
+    scale: Tensor | None,
+    noise: Tensor | None,
+    ids: Tensor | None,
+    address: Sequence[int],
+    sum_h: bool,
+    slope: float,
+    gain: float,
+    clamp: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """h = g times the activation's derivative; (h scale, sum of h, of h x, of h noise); sums [N, C] or [0]."""
+    h = _through_activation(g, y, slope, gain, clamp)
+    pixels = tuple(range(2, g.ndim))
+    if ids is not None:
+        noise = drawn(ids, address, g)
+    sums = [
+        _sum(h, pixels) if sum_h else h.new_empty(0),
+        _sum(h * x, pixels) if x is not None else h.new_empty(0),
+        _sum(h * noise, pixels) if noise is not None else h.new_empty(0),
+    ]
+    gx = h if scale is None else h * per_channel(scale, g)
+    return gx.to(g.dtype), sums[0], sums[1], sums[2]
 
 
-def upfirdn2d(
-    x: Tensor,
-    f: Tensor,
-    up: int = 1,
-    down: int = 1,
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-    flip: bool = False,
-    gain: float = 1.0,
-) -> Tensor:
-    """Insert zeros, pad, filter, drop samples: resampling with a finite impulse response filter.
+def channel_sum(g: Tensor, y: Tensor | None, weight: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:
+    """Sum over channels of weight h, [N, 1, ...] in the type of arithmetic."""
+    h = _through_activation(g, y, slope, gain, clamp)
+    if weight is not None:
+        h = h * per_channel(weight.to(h.dtype), g)
+    return h.sum(dim=1, keepdim=True)
 
-    Args:
-        x: [N, C, H, W].
-        f: [kh, kw], or [k] for the separable filter f f^T.
-        up: `up - 1` zeros follow every sample on both axes.
-        down: every `down`-th sample of the result is kept.
-        padding: (x0, x1, y0, y1) zeros around the upsampled map; negative values crop.
-        flip: False convolves with f, True correlates.
-        gain: factor on the result. Upsampling by 2 with a filter of unit sum needs 4 to keep the mean.
 
-    Returns:
-        [N, C, (H up + y0 + y1 - kh) // down + 1, likewise for W].
-    """
+def drawn(ids: Tensor, address: Sequence[int], like: Tensor) -> Tensor:
+    """One map of normals per sample from the stream (key 0, key 1, step, first block), [N, 1, H, W]."""
+    key0, key1, step, first_block = address
+    count = math.prod(like.shape[2:])
+    values = plain.philox_normal((key0, key1), step, ids, count, first_block=first_block)
+    return values.view(len(ids), 1, *like.shape[2:]).to(arithmetic(like.dtype))
+
+
+def _through_activation(g: Tensor, y: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:
+    """h, laid out as y, in the type of arithmetic."""
+    leader = g if y is None else y
+    h = torch.empty_like(leader, dtype=arithmetic(g.dtype), memory_format=layout(leader)).copy_(g)
+    if y is not None and slope != 1:
+        torch.ops.aten.leaky_relu_backward.grad_input(h, y.to(h.dtype), slope, True, grad_input=h)
+    if gain != 1:
+        h.mul_(gain)
+    if y is not None and clamp < math.inf:
+        h.masked_fill_(y.abs() >= clamp, 0)
+    return h
+
+
+def _sum(values: Tensor, pixels: tuple[int, ...]) -> Tensor:
+    return values.sum(dim=pixels) if pixels else values
+
+
+def upfirdn2d(x: Tensor, f: Tensor, up: int, down: int, padding: Sequence[int], flip: bool, gain: float) -> Tensor:
+    """The resampling of `noisegan.ext.upfirdn2d`, differentiable to any order in x and f."""
+    if x.dtype in (torch.bfloat16, torch.float16) and x.device.type == "cpu":
+        # Transposed depthwise convolutions in 16 bits take ten times as long as in float32.
+        return upfirdn2d(x.float(), f.float(), up, down, padding, flip, gain).to(x.dtype)
     if f.ndim == 1:
         f = torch.outer(f, f)
     f = (f if flip else f.flip(0, 1)).to(x.dtype) * gain
@@ -70,7 +123,7 @@ def upfirdn2d(
     if up == 1:
         if x0 == x1 >= 0 and y0 == y1 >= 0:  # the convolution pads by itself, without a copy
             return F.conv2d(x, f.expand(channels, 1, *f.shape), stride=down, padding=(y0, x0), groups=channels)
-        return F.conv2d(F.pad(x, padding), f.expand(channels, 1, *f.shape), stride=down, groups=channels)
+        return F.conv2d(F.pad(x, (x0, x1, y0, y1)), f.expand(channels, 1, *f.shape), stride=down, groups=channels)
     # A transposed convolution skips the inserted zeros. It yields the full convolution of the upsampled map (less the
     # zeros after the last sample), of which `padding` wants more or less at each end.
     kh, kw = f.shape
@@ -82,3 +135,10 @@ def upfirdn2d(
     else:
         x = F.pad(F.conv_transpose2d(x, kernel, stride=up, groups=channels), (left, right, top, bottom))
     return x[:, :, ::down, ::down] if down > 1 else x
+
+
+def philox(ids: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
+    """Kind 0: words, int64; 1: uniforms, 2: normals, float32. [N, count]."""
+    key0, key1, step, first_block = address
+    draw = (plain.philox_bits, plain.philox_uniform, plain.philox_normal)[kind]
+    return draw((key0, key1), step, ids, count, first_block=first_block).contiguous()

@@ -1,0 +1,227 @@
+"""What the CPU library and the CUDA kernels share: results are allocated, a kernel's struct is filled, it is launched.
+
+Signatures are those of `noisegan.ext.reference`, after the kernels. Side operands are handed over in the type of
+arithmetic; feature maps as they lie, rows of pixels or channels_last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from noisegan.ext import params
+from noisegan.ext.layout import arithmetic, layout, resampled_size
+
+
+class Kernels(Protocol):
+    """Compiled kernels of one kind of device."""
+
+    name: str
+
+    def launch(self, what: ctypes.Structure, dtype: torch.dtype, device: torch.device) -> None:
+        """Run the kernel that `what` belongs to on maps of `dtype`; on CUDA on the current stream, without waiting."""
+        ...
+
+
+CHUNK_PIXELS = 1024
+"""Pixels behind one partial sum. Fixed, so that sums do not depend on the number of threads."""
+
+
+def bias_act(
+    kernels: Kernels,
+    x: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    noise: Tensor | None,
+    ids: Tensor | None,
+    address: Sequence[int],
+    strength: Tensor | None,
+    slope: float,
+    gain: float,
+    clamp: float,
+) -> Tensor:
+    side = arithmetic(x.dtype)
+    form = layout(x)
+    x = x.contiguous(memory_format=form)
+    y = torch.empty_like(x, memory_format=form)
+    scale, bias, strength, noise = _dense(scale, side), _dense(bias, side), _operand(strength, x), _operand(noise, x)
+    what = params.BiasAct(
+        x.data_ptr(),
+        y.data_ptr(),
+        _address(scale),
+        _address(bias),
+        _address(strength),
+        *((0, 0, 0) if strength is None else _strides(strength)),
+        _noise(noise, ids, address),
+        *_map(x),
+        slope,
+        gain,
+        clamp,
+        form == torch.channels_last,
+        torch.get_num_threads(),
+    )
+    kernels.launch(what, x.dtype, x.device)
+    return y
+
+
+def bias_act_grad(
+    kernels: Kernels,
+    g: Tensor,
+    y: Tensor | None,
+    x: Tensor | None,
+    scale: Tensor | None,
+    noise: Tensor | None,
+    ids: Tensor | None,
+    address: Sequence[int],
+    sum_h: bool,
+    slope: float,
+    gain: float,
+    clamp: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    side = arithmetic(g.dtype)
+    form = layout(g if y is None else y)
+    g = g.contiguous(memory_format=form)
+    y = None if y is None else y.contiguous(memory_format=form)
+    x = None if x is None else x.to(g.dtype).contiguous(memory_format=form)
+    scale, noise = _dense(scale, side), _operand(noise, g)
+    gx = torch.empty_like(g, memory_format=form)
+    n, c, pixels = _map(g)
+    chunks = max(1, pixels // CHUNK_PIXELS)
+    wanted = (sum_h, x is not None, noise is not None or ids is not None)
+    sums = [g.new_empty((n, chunks, c) if flag else 0, dtype=side) for flag in wanted]
+    what = params.BiasActGrad(
+        g.data_ptr(),
+        _address(y),
+        _address(x),
+        gx.data_ptr(),
+        _address(scale),
+        *(_address(total) if flag else None for total, flag in zip(sums, wanted, strict=True)),
+        _noise(noise, ids, address),
+        n,
+        c,
+        pixels,
+        chunks,
+        slope,
+        gain,
+        clamp,
+        form == torch.channels_last,
+        torch.get_num_threads(),
+    )
+    kernels.launch(what, g.dtype, g.device)
+    of_h, of_hx, of_he = (total.sum(dim=1) if flag else total for total, flag in zip(sums, wanted, strict=True))
+    return gx, of_h, of_hx, of_he
+
+
+def channel_sum(
+    kernels: Kernels, g: Tensor, y: Tensor | None, weight: Tensor | None, slope: float, gain: float, clamp: float
+) -> Tensor:
+    form = layout(g if y is None else y)
+    g = g.contiguous(memory_format=form)
+    y = None if y is None else y.contiguous(memory_format=form)
+    weight = None if weight is None else weight.to(arithmetic(g.dtype))
+    out = g.new_empty(g.shape[0], 1, *g.shape[2:], dtype=arithmetic(g.dtype))
+    what = params.ChannelSum(
+        g.data_ptr(),
+        _address(y),
+        _address(weight),
+        *((0, 0) if weight is None else _steps(weight)),
+        out.data_ptr(),
+        *_map(g),
+        slope,
+        gain,
+        clamp,
+        form == torch.channels_last,
+        torch.get_num_threads(),
+    )
+    kernels.launch(what, g.dtype, g.device)
+    return out
+
+
+def upfirdn2d(
+    kernels: Kernels, x: Tensor, f: Tensor, up: int, down: int, padding: Sequence[int], flip: bool, gain: float
+) -> Tensor:
+    form = layout(x)
+    x = x.contiguous(memory_format=form)
+    f = f.to(arithmetic(x.dtype)).contiguous()
+    oh, ow = resampled_size(x, f, up, down, padding)
+    y = torch.empty((*x.shape[:2], oh, ow), dtype=x.dtype, device=x.device, memory_format=form)
+    what = params.UpFirDn(
+        x.data_ptr(),
+        y.data_ptr(),
+        f.data_ptr(),
+        *x.shape,
+        oh,
+        ow,
+        padding[0],
+        padding[2],
+        gain,
+        f.shape[0],
+        f.shape[-1],
+        up,
+        down,
+        f.ndim == 1,
+        flip,
+        form == torch.channels_last,
+        torch.get_num_threads(),
+    )
+    kernels.launch(what, x.dtype, x.device)
+    return y
+
+
+def philox(kernels: Kernels, ids: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
+    ids = ids.contiguous()
+    out = torch.empty(len(ids), count, dtype=torch.float32 if kind else torch.int64, device=ids.device)
+    what = params.Philox(ids.data_ptr(), out.data_ptr(), len(ids), count, *address, kind, torch.get_num_threads())
+    kernels.launch(what, out.dtype, ids.device)
+    return out
+
+
+def _map(x: Tensor) -> tuple[int, int, int]:
+    """Samples, channels, pixels."""
+    return x.shape[0], x.shape[1], math.prod(x.shape[2:])
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _dense(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if x is None else x.to(dtype).contiguous()
+
+
+def _operand(x: Tensor | None, like: Tensor) -> Tensor | None:
+    """A noise or strength in the type of arithmetic, its pixels one stride apart or all the same."""
+    if x is None:
+        return None
+    x = x.to(arithmetic(like.dtype))
+    if x.shape[2:].numel() == 1:
+        return x
+    if x.shape[2:] != like.shape[2:]:
+        x = x.expand(*x.shape[:2], *like.shape[2:])
+    collapsible = all(
+        x.stride(axis) == x.stride(axis + 1) * x.shape[axis + 1] for axis in range(2, x.ndim - 1) if x.shape[axis] > 1
+    )
+    return x if collapsible else x.contiguous()
+
+
+def _strides(x: Tensor) -> tuple[int, int, int]:
+    """Steps in elements between samples, channels and pixels; 0 where broadcast."""
+    return *_steps(x), 0 if x.shape[2:].numel() == 1 else x.stride(-1) if x.shape[-1] > 1 else x.stride(-2)
+
+
+def _steps(x: Tensor) -> tuple[int, int]:
+    """Steps in elements between samples and channels; 0 where broadcast."""
+    return 0 if x.shape[0] == 1 else x.stride(0), 0 if x.shape[1] == 1 else x.stride(1)
+
+
+def _noise(noise: Tensor | None, ids: Tensor | None, address: Sequence[int]) -> params.Noise:
+    if noise is not None:
+        return params.Noise(noise.data_ptr(), *_strides(noise))
+    if ids is not None:
+        return params.Noise(None, 0, 0, 0, ids.data_ptr(), *address)
+    return params.Noise()

@@ -1,0 +1,269 @@
+"""The operations, each declared once: schema, shapes, derivatives, and the plain-PyTorch twin that any device falls to.
+
+`prepare(device)` adds the native kernels of a device type when it is first used. Derivatives are written with the same
+operations, so they hold to any order with every backend: R1 and path length differentiate twice.
+
+    bias_act       y = clamp(gain lrelu(x scale + strength noise + bias))
+    bias_act_grad  h = g times the activation's derivative, read off y; h scale, and sums of h, h x, h noise over pixels
+    channel_sum    sum over channels of weight h
+    upfirdn2d      up, pad, filter, down
+    philox         numbers of a stream
+
+noise is a tensor, or one map per sample drawn inside from the stream `address` = (key 0, key 1, step, first block) for
+the sample ids `ids`. Maps are [N, C, ...]; scale [N, C]; bias [C]; noise and strength have the dimensions of x, each of
+its size or 1; clamp is infinite for none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisegan.ext import host, load, reference
+from noisegan.ext.layout import arithmetic, layout, per_channel, resampled_size
+
+_SCHEMAS = {
+    "bias_act": "(Tensor x, Tensor? scale, Tensor? bias, Tensor? noise, Tensor? ids, int[] address, Tensor? strength, "
+    "float slope, float gain, float clamp) -> Tensor",
+    "bias_act_grad": "(Tensor g, Tensor? y, Tensor? x, Tensor? scale, Tensor? noise, Tensor? ids, int[] address, "
+    "bool sum_h, float slope, float gain, float clamp) -> (Tensor, Tensor, Tensor, Tensor)",
+    "channel_sum": "(Tensor g, Tensor? y, Tensor? weight, float slope, float gain, float clamp) -> Tensor",
+    "upfirdn2d": "(Tensor x, Tensor f, int up, int down, int[] padding, bool flip, float gain) -> Tensor",
+    "philox": "(Tensor ids, int[] address, int count, int kind) -> Tensor",
+}
+
+_library = torch.library.Library("noisegan", "DEF")
+for _name, _schema in _SCHEMAS.items():
+    _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
+    _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
+
+_bias_act = torch.ops.noisegan.bias_act.default
+_bias_act_grad = torch.ops.noisegan.bias_act_grad.default
+_channel_sum = torch.ops.noisegan.channel_sum.default
+_upfirdn2d = torch.ops.noisegan.upfirdn2d.default
+_philox = torch.ops.noisegan.philox.default
+
+WORDS, UNIFORM, NORMAL = 0, 1, 2
+"""Kinds of numbers that `philox` gives."""
+
+_prepared: set[str] = set()
+
+
+def prepare(device: torch.device) -> None:
+    """Give the operations the native kernels of this type of device, if there are any. Cheap after the first call."""
+    if device.type in _prepared:
+        return
+    _prepared.add(device.type)
+    kernels = load.kernels_for(device.type)
+    if kernels is not None:
+        for name in _SCHEMAS:
+            _library.impl(name, partial(getattr(host, name), kernels), device.type.upper())
+
+
+def h_of(g: Tensor, y: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:
+    """g times the activation's derivative."""
+    h: Tensor = _bias_act_grad(g, y, None, None, None, None, [], False, slope, gain, clamp)[0]
+    return h
+
+
+def sum_to(values: Tensor, like: Tensor) -> Tensor:
+    """Sum over the dimensions along which `like`, of as many dimensions, was broadcast; in its dtype."""
+    return values.sum_to_size(like.shape).to(like.dtype)
+
+
+def drawn(ids: Tensor, address: Sequence[int], like: Tensor) -> Tensor:
+    """The noise that the kernels draw inside: one map of normals per sample, [N, 1, ...] for maps like [N, C, ...]."""
+    values: Tensor = _philox(ids, address, math.prod(like.shape[2:]), NORMAL)
+    return values.view(len(ids), 1, *like.shape[2:])
+
+
+def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, scale, bias, noise, ids, ctx.address, strength, *ctx.activation = inputs
+    slope, _, clamp = ctx.activation
+    needs_scale = ctx.needs_input_grad[1]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(
+        x if needs_scale else None,
+        output if slope != 1 or clamp < math.inf else None,
+        scale,
+        bias,
+        noise,
+        ids,
+        strength,
+    )
+
+
+def _bias_act_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+    if g is None:
+        return (None,) * 10
+    x, y, scale, bias, noise, ids, strength = ctx.saved_tensors
+    needs_x, needs_scale, needs_bias, needs_noise, _, _, needs_strength, *_ = ctx.needs_input_grad
+    activation = ctx.activation
+    # A strength per channel or coarser takes its gradient from the sums of h e; a map of strengths, below, from h.
+    flat = strength is not None and math.prod(strength.shape[2:]) == 1
+    sum_he = needs_strength and flat
+    gx, h_sums, hx_sums, he_sums = _bias_act_grad(
+        g,
+        y,
+        x if needs_scale else None,
+        scale,
+        noise if sum_he else None,
+        ids if sum_he else None,
+        ctx.address,
+        needs_bias,
+        *activation,
+    )
+    gnoise, gstrength = None, sum_to(per_channel(he_sums, g), strength) if sum_he else None
+    if needs_noise or (needs_strength and not flat):
+        noise = drawn(ids, ctx.address, g) if noise is None else noise
+        gnoise, of_map = _noise_gradients(g, y, noise, strength, activation)
+        gstrength = of_map if gstrength is None else gstrength
+    return (
+        gx if needs_x else None,
+        hx_sums.to(scale.dtype) if needs_scale else None,
+        h_sums.sum(dim=0).to(bias.dtype) if needs_bias else None,
+        gnoise if needs_noise else None,
+        None,
+        None,
+        gstrength if needs_strength else None,
+        None,
+        None,
+        None,
+    )
+
+
+def _noise_gradients(
+    g: Tensor, y: Tensor | None, noise: Tensor, strength: Tensor, activation: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Gradients with respect to noise and strength: h strength and h noise, summed to their shapes."""
+    one_map = noise.shape[1] == strength.shape[1] == 1  # of each: channels are summed once, for both
+    h = _channel_sum(g, y, None, *activation) if one_map else h_of(g, y, *activation)
+    return sum_to(h * strength, noise), sum_to(h * noise, strength)
+
+
+def _bias_act_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    g, y, x, scale, noise, ids, ctx.address, _, *ctx.activation = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(g, y, x, scale, noise, ids)
+
+
+def _bias_act_grad_backward(
+    ctx: Any, v_gx: Tensor | None, v_h: Tensor | None, v_hx: Tensor | None, v_he: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    g, y, x, scale, noise, ids = ctx.saved_tensors
+    activation = ctx.activation
+    needs_g, _, needs_x, needs_scale, needs_noise, *_ = ctx.needs_input_grad
+    if v_he is not None and noise is None:
+        noise = drawn(ids, ctx.address, g)
+    gg = gscale = gx = gnoise = None
+    if needs_g:
+        terms = [
+            None if v_gx is None else v_gx if scale is None else v_gx * per_channel(scale, g).to(g.dtype),
+            None if v_h is None else per_channel(v_h, g),
+            None if v_hx is None else per_channel(v_hx, g) * x,
+            None if v_he is None else per_channel(v_he, g) * noise,
+        ]
+        present = [term for term in terms if term is not None]
+        if present:
+            gg = h_of(sum(present[1:], present[0]).to(g.dtype).expand_as(g), y, *activation)
+    h = h_of(g, y, *activation) if needs_x or needs_scale or needs_noise else g
+    if needs_x and v_hx is not None:
+        gx = h * per_channel(v_hx, g).to(h.dtype)
+    if needs_scale and v_gx is not None:
+        gscale = scale_sums(v_gx, h).to(scale.dtype)
+    if needs_noise and v_he is not None:
+        gnoise = sum_to(h * per_channel(v_he, g), noise)
+    return gg, None, gx, gscale, gnoise, *[None] * 6
+
+
+def scale_sums(a: Tensor, b: Tensor) -> Tensor:
+    """Sums of a b over pixels, [N, C]."""
+    sums: Tensor = _bias_act_grad(a, None, b, None, None, None, [], False, 1.0, 1.0, math.inf)[2]
+    return sums
+
+
+def _channel_sum_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    g, y, weight, *ctx.activation = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(g, y, weight)
+
+
+def _channel_sum_backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, ...]:
+    if v is None:
+        return (None,) * 6
+    g, y, weight = ctx.saved_tensors
+    gg = gweight = None
+    if ctx.needs_input_grad[0]:
+        spread = v.expand_as(g) if weight is None else v * per_channel(weight, g)
+        gg = h_of(spread.to(g.dtype), y, *ctx.activation)
+    if ctx.needs_input_grad[2]:
+        gweight = sum_to(scale_sums(h_of(g, y, *ctx.activation), v.expand_as(g)), weight)
+    return gg, None, gweight, None, None, None
+
+
+def _upfirdn2d_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, f, *ctx.how = inputs
+    ctx.size = x.shape[2:]
+    ctx.save_for_backward(f)
+
+
+def _upfirdn2d_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    """The adjoint is the same operation with up and down exchanged and the filter turned."""
+    (f,) = ctx.saved_tensors
+    up, down, (x0, _, y0, _), flip, gain = ctx.how
+    (h, w), (oh, ow), (kh, kw) = ctx.size, g.shape[2:], (f.shape[0], f.shape[-1])
+    padding = (kw - 1 - x0, (w - 1) * up - ow * down + 1 + x0, kh - 1 - y0, (h - 1) * up - oh * down + 1 + y0)
+    return _upfirdn2d(g, f, down, up, padding, not flip, gain), *[None] * 6
+
+
+def _bias_act_fake(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=layout(x))
+
+
+def _bias_act_grad_fake(
+    g: Tensor, y: Tensor | None, x: Tensor | None, scale: Any, noise: Any, ids: Any, address: Any, sum_h: bool, *_: Any
+) -> tuple[Tensor, ...]:
+    wanted = (sum_h, x is not None, noise is not None or ids is not None)
+    sums = [g.new_empty(g.shape[:2] if flag else 0, dtype=arithmetic(g.dtype)) for flag in wanted]
+    leader = g if y is None else y
+    return torch.empty_like(leader, memory_format=layout(leader)), *sums
+
+
+def _channel_sum_fake(g: Tensor, *_: Any) -> Tensor:
+    return g.new_empty(g.shape[0], 1, *g.shape[2:], dtype=arithmetic(g.dtype))
+
+
+def _upfirdn2d_fake(
+    x: Tensor, f: Tensor, up: int, down: int, padding: Sequence[int], flip: bool, gain: float
+) -> Tensor:
+    oh, ow = resampled_size(x, f, up, down, padding)
+    return x.new_empty(*x.shape[:2], oh, ow).to(memory_format=layout(x))
+
+
+def _philox_fake(ids: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
+    return ids.new_empty(len(ids), count, dtype=torch.int64 if kind == WORDS else torch.float32)
+
+
+_DERIVATIVES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "bias_act": (_bias_act_backward, _bias_act_setup),
+    "bias_act_grad": (_bias_act_grad_backward, _bias_act_grad_setup),
+    "channel_sum": (_channel_sum_backward, _channel_sum_setup),
+    "upfirdn2d": (_upfirdn2d_backward, _upfirdn2d_setup),
+}
+for _name, (_backward, _setup) in _DERIVATIVES.items():
+    torch.library.register_autograd(f"noisegan::{_name}", _backward, setup_context=_setup, lib=_library)
+
+_FAKES: dict[str, Callable[..., Any]] = {
+    "bias_act": _bias_act_fake,
+    "bias_act_grad": _bias_act_grad_fake,
+    "channel_sum": _channel_sum_fake,
+    "upfirdn2d": _upfirdn2d_fake,
+    "philox": _philox_fake,
+}
+for _name, _fake in _FAKES.items():
+    torch.library.register_fake(f"noisegan::{_name}", _fake, lib=_library)
