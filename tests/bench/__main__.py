@@ -1,0 +1,74 @@
+"""python -m bench: run the benchmarks, print tables, write JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+
+from bench import measure, ops, step, tables
+from bench.workload import SIZES
+
+PARTS = ("ops", "step", "strategies")
+DEFAULT_SIZES = tuple(size for size in SIZES if size != "toy")
+
+
+@click.command(help=__doc__)
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="threads; 1 measures CPU time")
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(1), help="rounds; medians are shown")
+@click.option(
+    "--only", multiple=True, type=click.Choice((*PARTS, *ops.NAMES)), help="a part, or one operation; may be repeated"
+)
+@click.option("--sizes", multiple=True, type=click.Choice(tuple(SIZES)), help="default: all but toy; may be repeated")
+@click.option("--precision", multiple=True, type=click.Choice(("fp32", "bf16")), help="default: both")
+@click.option("--impl", multiple=True, type=click.Choice(("noisegan", "naive")), help="of the step; default: both")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="file for the figures")
+def main(
+    threads: int,
+    rounds: int,
+    only: Sequence[str],
+    sizes: Sequence[str],
+    precision: Sequence[str],
+    impl: Sequence[str],
+    path: Path | None,
+) -> None:
+    torch.set_num_threads(threads)
+    console = Console()
+    progress = Console(stderr=True)
+    clock = "cpu" if threads == 1 else "wall"
+    sizes, precision = sizes or DEFAULT_SIZES, precision or ("fp32", "bf16")
+    parts = only or PARTS
+    names = ops.NAMES if "ops" in parts else [name for name in ops.NAMES if name in parts]
+    results: dict[str, Any] = {"facts": measure.facts(threads=threads, rounds=rounds, clock=clock)}
+    console.print(results["facts"])
+
+    def save(part: str, rows: list[dict[str, Any]]) -> None:
+        """Show a part; what is there is written after each, as a long run may be stopped."""
+        results[part] = rows
+        console.print(getattr(tables, part)(rows), soft_wrap=True)
+        if path is not None:
+            path.write_text(json.dumps(results, indent=1) + "\n")
+
+    def tell(line: str) -> None:
+        progress.print(line, style="dim")
+
+    if names:
+        shapes = ops.TOY_SHAPES if tuple(sizes) == ("toy",) else ops.SHAPES
+        save("ops", list(ops.run(names, precisions=precision, shapes=shapes, rounds=rounds, clock=clock)))
+    if "step" in parts:
+        impls = impl or ("noisegan", "naive")
+        rows = step.run(sizes, precisions=precision, impls=impls, threads=threads, rounds=rounds, tell=tell)
+        save("step", list(rows))
+    if "strategies" in parts:
+        save(
+            "strategies", list(step.strategies(sizes, precisions=precision, threads=threads, rounds=rounds, tell=tell))
+        )
+
+
+if __name__ == "__main__":
+    main()

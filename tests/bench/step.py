@@ -1,0 +1,87 @@
+"""Whole training steps and sampling: noisegan beside the straightforward implementation and beside the floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from bench.measure import medians
+from bench.worker import Candidate, Worker
+from bench.workload import Times, batch_of
+
+STRATEGIES = ("none", "additive", "fuzzy")
+
+
+def run(
+    sizes: Sequence[str],
+    *,
+    precisions: Sequence[str],
+    impls: Sequence[str],
+    threads: int,
+    rounds: int,
+    tell: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """A row per size, precision and implementation.
+
+    Seconds of an average step with its phases, of sampling a batch, and of the same convolutions run bare. All
+    candidates of a size take turns.
+    """
+    for size in sizes:
+        candidates = [
+            Candidate(size, precision=precision, impl=impl, threads=threads, floor=impl == "noisegan")
+            for precision in precisions
+            for impl in impls
+        ]
+        yield from _rows(candidates, rounds=rounds, tell=tell)
+
+
+def strategies(
+    sizes: Sequence[str], *, precisions: Sequence[str], threads: int, rounds: int, tell: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """A row per size, precision and built-in strategy, with its overhead over `none` in training and sampling."""
+    for size in sizes:
+        for precision in precisions:
+            candidates = [Candidate(size, precision, strategy=name, threads=threads) for name in STRATEGIES]
+            rows = list(_rows(candidates, rounds=rounds, tell=tell))
+            none = rows[0]
+            for row in rows:
+                row |= {f"{what}_overhead": row[f"{what}_s"] / none[f"{what}_s"] - 1 for what in ("train", "sample")}
+            yield from rows
+
+
+def _rows(candidates: Sequence[Candidate], *, rounds: int, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Rounds in turns; a row each."""
+    size = candidates[0].size
+    with ExitStack() as stack:
+        tell(f"{size}: starting {len(candidates)} processes")
+        workers = [stack.enter_context(Worker(candidate)) for candidate in candidates]
+        times: list[list[Times]] = [[] for _ in workers]
+        for number in range(rounds):
+            tell(f"{size}: round {number + 1} of {rounds}")
+            for worker, own in zip(workers, times, strict=True):
+                own.append(worker.round())
+    for worker, own in zip(workers, times, strict=True):
+        yield _row(worker, medians(own), own)
+
+
+def _row(worker: Worker, median: Times, rounds: list[Times]) -> dict[str, Any]:
+    candidate, batch = worker.candidate, batch_of(worker.candidate.size)
+    row: dict[str, Any] = {
+        "size": candidate.size,
+        "precision": candidate.precision,
+        "impl": candidate.impl,
+        "strategy": candidate.strategy,
+        "batch": batch,
+        "backend": worker.backend,
+    }
+    row |= {f"{name}_s": seconds for name, seconds in median.items()}
+    row |= {"train_img_per_s": batch / median["train"], "sample_img_per_s": batch / median["sample"]}
+    if candidate.floor:
+        # Each round's own share: step and floor of a round met the same machine.
+        shares = [
+            {"train": times["floor"] / times["train"], "sample": times["floor_sample"] / times["sample"]}
+            for times in rounds
+        ]
+        row |= {f"{name}_floor_share": share for name, share in medians(shares).items()}
+    return row

@@ -1,0 +1,80 @@
+"""The figures as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+Rows = Sequence[dict[str, Any]]
+
+
+def ops(rows: Rows) -> Table:
+    table = _table(
+        "operations: plain eager PyTorch / noisegan",
+        ("op", "shape", "dtype", "layout", "pass"),
+        ("plain ms", "noisegan ms", "ratio"),
+    )
+    for row in rows:
+        shape = ",".join(map(str, row["shape"]))
+        figures = (f"{row['plain_s'] * 1e3:.3f}", f"{row['noisegan_s'] * 1e3:.3f}", f"{row['ratio']:.2f}")
+        table.add_row(row["op"], shape, row["precision"], row["layout"], row["pass"], *figures)
+    return table
+
+
+def step(rows: Rows) -> Table:
+    table = _table(
+        "training step (lazy regularisers weighted in) and sampling; `floor`: share of the bare convolutions",
+        ("size", "dtype", "impl", "backend"),
+        ("G", "PL", "D", "R1", "rest ms", "step ms", "img/s", "x naive", "x fp32", "floor", "sample img/s", "x naive",
+         "floor"),
+    )  # fmt: skip
+    for row in rows:
+        naive = _find(rows, row, impl="naive")
+        fp32 = _find(rows, row, precision="fp32")
+        phases = [f"{row.get(f'train/{name}_s', 0.0) * 1e3:.0f}" for name in ("G", "PL", "D", "R1", "rest")]
+        table.add_row(
+            row["size"], row["precision"], row["impl"], row["backend"], *phases, f"{row['train_s'] * 1e3:.0f}",
+            f"{row['train_img_per_s']:.1f}", _ratio(naive, row, "train_s"), _ratio(fp32, row, "train_s"),
+            _percent(row.get("train_floor_share")), f"{row['sample_img_per_s']:.1f}", _ratio(naive, row, "sample_s"),
+            _percent(row.get("sample_floor_share")),
+        )  # fmt: skip
+    return table
+
+
+def strategies(rows: Rows) -> Table:
+    table = _table(
+        "strategies: time beyond that of `none`",
+        ("size", "dtype", "strategy"),
+        ("step ms", "training", "sample ms", "sampling"),
+    )
+    for row in rows:
+        table.add_row(
+            row["size"], row["precision"], row["strategy"], f"{row['train_s'] * 1e3:.0f}",
+            f"{row['train_overhead']:+.1%}", f"{row['sample_s'] * 1e3:.1f}", f"{row['sample_overhead']:+.1%}",
+        )  # fmt: skip
+    return table
+
+
+def _table(title: str, words: Sequence[str], figures: Sequence[str]) -> Table:
+    table = Table(title=title)
+    for name in words:
+        table.add_column(name, no_wrap=True)
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _find(rows: Rows, like: dict[str, Any], **changed: str) -> dict[str, Any] | None:
+    """The row that differs from `like` in `changed` alone."""
+    wanted = {key: like[key] for key in ("size", "precision", "impl", "strategy")} | changed
+    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+
+
+def _ratio(other: dict[str, Any] | None, row: dict[str, Any], key: str) -> str:
+    return "" if other is None or other is row else f"{other[key] / row[key]:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"

@@ -1,0 +1,126 @@
+"""What is timed: noisegan's own training step, phase by phase, and sampling, on synthetic images in memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisegan.core.config import TrainConfig, networks
+from noisegan.core.distributed import World
+from noisegan.core.noise import StreamNoise
+from noisegan.core.phases import PHASES, RealBatch, TrainingStep
+from noisegan.core.rng import Streams
+from noisegan.core.state import TrainState
+from noisegan.manager import Plugins
+
+SIZES: dict[str, dict[str, Any]] = {
+    # For the smoke test: runs in no time and says nothing about speed.
+    "toy": {"cfg": "tiny", "resolution": 8, "cbase": 64, "cmax": 8, "z_dim": 8, "w_dim": 8, "map_depth": 2, "batch": 4},
+    "32": {"cfg": "tiny"},
+    # Channels 256/256/256/128/64 at batch 16: the step that the project's marks are given for.
+    "64": {"cfg": "64"},
+    # The widths of preset 64, min(256, 4096 / r), go on to 32 channels at 128 px; R1 weight times the ratio of pixels.
+    "128": {"cfg": "64", "resolution": 128, "gamma": 3.2},
+}
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+"""`cpu` is the calling thread's time: deaf to neighbours, and the whole truth with one thread only."""
+
+Times = dict[str, float]
+
+
+@dataclass(frozen=True)
+class SyntheticImages:
+    """As much of a data set as a training step asks for."""
+
+    count: int = 1024
+
+    def __len__(self) -> int:
+        return self.count
+
+    def labels(self, indices: Sequence[int] | Tensor) -> Tensor:
+        return torch.zeros(len(indices), 0)
+
+
+def batch_of(size: str) -> int:
+    """Images per step and per sampled batch."""
+    batch: int = TrainConfig(data="synthetic", outdir="unused", **SIZES[size]).resolve().need("batch")
+    return batch
+
+
+class Workload:
+    """A run of one size, precision and noise strategy that can be timed again and again.
+
+    Args:
+        size: a name of `SIZES`.
+        precision: `fp32` or `bf16`.
+        strategy: a noise expression.
+        clock: a name of `CLOCKS`.
+        prepare: called with the fresh state, before the first step.
+    """
+
+    def __init__(
+        self,
+        size: str,
+        *,
+        precision: str = "fp32",
+        strategy: str = "additive",
+        clock: str = "wall",
+        prepare: Callable[[TrainState], None] | None = None,
+    ) -> None:
+        options = {"data": "synthetic", "outdir": "unused", "device": "cpu", "noise": strategy, "precision": precision}
+        self.config = TrainConfig(**(options | SIZES[size])).resolve()
+        strategies = Plugins(entry_points=False).parse(strategy)
+        arguments = networks(self.config, resolution=self.config.need("resolution"), img_channels=3, c_dim=0)
+        world = World(0, 1, torch.device("cpu"))
+        self.state = TrainState(self.config, arguments, strategies, data="synthetic", device=world.device)
+        if prepare is not None:
+            prepare(self.state)
+        self.streams = Streams(0)
+        self.batch: int = self.config.need("batch")
+        self.step = TrainingStep(self.state, self.config, SyntheticImages(), self.streams, world)  # type: ignore[arg-type]
+        shape = (3, self.config.need("resolution"), self.config.need("resolution"))
+        images = self.streams["data"].source(ids=range(self.batch)).uniform(*shape) * 2 - 1
+        self.real = RealBatch(images, torch.zeros(self.batch, 0))
+        self.z = self.streams["z"].source(ids=range(self.batch)).normal(self.state.G.z_dim)
+        self._now = CLOCKS[clock]
+        self._phase = self.step._phase
+        self._times: Times = {}
+        self.on_phase: Callable[[str], None] = lambda name: None
+        self.step._phase = self._timed_phase  # type: ignore[method-assign]
+
+    def train(self) -> tuple[Times, dict[str, float]]:
+        """One step in which every phase is due: seconds per phase (`rest`: averages and all else), and losses."""
+        every = math.lcm(self.config.pl_interval, self.config.r1_interval)
+        self.state.step = -(-self.state.step // every) * every
+        self._times = {}
+        start = self._now()
+        losses = self.step.run(self.real)
+        total = self._now() - start
+        return self._times | {"rest": total - sum(self._times.values())}, losses
+
+    def weigh(self, times: Times) -> float:
+        """Seconds of an average step: lazy regularisers count by how often they run."""
+        often = {"PL": 1 / self.config.pl_interval, "R1": 1 / self.config.r1_interval}
+        return sum(seconds * often.get(name, 1) for name, seconds in times.items())
+
+    @torch.no_grad()
+    def sample(self) -> float:
+        """Seconds for one batch of images of the averaged generator, fresh noise, no gradient."""
+        self.on_phase("sample")
+        start = self._now()
+        self.state.G_ema(self.z, noise=StreamNoise(self.streams, ids=range(self.batch), step=self.state.step))
+        return self._now() - start
+
+    def _timed_phase(self, name: str, real: RealBatch) -> float | None:
+        assert name in PHASES
+        self.on_phase(name)
+        start = self._now()
+        loss = self._phase(name, real)
+        self._times[name] = self._now() - start
+        return loss
