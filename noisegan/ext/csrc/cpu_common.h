@@ -1,0 +1,87 @@
+// What the CPU kernels share: threads, conversion of rows to the type of arithmetic, operands with strides.
+#pragma once
+#include "element.h"
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+// Rows are worked on in segments of this many elements, so that their buffers stay in the first-level cache.
+constexpr i64 kSegment = 512;
+// A barrier costs as much as about this many elements of work.
+constexpr i64 kWorthThreads = 32768;
+// Work given to a thread at a time, in elements.
+constexpr i64 kGrain = 8192;
+
+// body(job) for each job. Which thread runs a job never changes a result: jobs do not depend on the number of threads.
+template <class Body> void for_each_job(i64 jobs, i64 elements, int threads, Body body) {
+  if (threads > 1 && jobs > 1 && elements >= kWorthThreads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (i64 job = 0; job < jobs; ++job) body(job);
+  } else {
+    for (i64 job = 0; job < jobs; ++job) body(job);
+  }
+}
+
+inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
+
+template <class T> using ArithmeticOf = typename Arithmetic<T>::type;
+
+// 16-bit rows are converted as a whole through a buffer: g++ does not vectorise loops that mix them with sums.
+template <class T, class A> const A* widen_row(const T* row, i64 length, A* buffer) {
+  if constexpr (std::is_same_v<T, A>) {
+    return row;
+  } else {
+#pragma omp simd
+    for (i64 i = 0; i < length; ++i) buffer[i] = widen(row[i]);
+    return buffer;
+  }
+}
+
+template <class T, class A> void narrow_row(const A* row, i64 length, T* out) {
+#pragma omp simd
+  for (i64 i = 0; i < length; ++i) out[i] = narrow<T>(row[i]);
+}
+
+// Where to compute a row of type A that goes to `out`: there at once, if it has that type, else in the buffer.
+template <class T, class A> A* target_row(T* out, A* buffer) {
+  if constexpr (std::is_same_v<T, A>) {
+    return out;
+  } else {
+    return buffer;
+  }
+}
+
+template <class T, class A> void finish_row(const A* row, i64 length, T* out) {
+  if constexpr (!std::is_same_v<T, A>) narrow_row(row, length, out);
+}
+
+// A number that looks like a row.
+template <class A> struct Scalar {
+  A value;
+  A operator[](i64) const { return value; }
+};
+
+template <class A> const A* gather_row(const A* data, i64 stride, i64 length, A* buffer) {
+  if (stride == 1) return data;
+  for (i64 i = 0; i < length; ++i) buffer[i] = data[i * stride];
+  return buffer;
+}
+
+// A side operand on [n, c, p].
+template <class A> struct Operand {
+  const A* data;
+  i64 n, c, p;
+  const A* at(i64 in, i64 ic, i64 ip) const { return data + in * n + ic * c + ip * p; }
+};
+
+template <class A> struct Activation {
+  A slope, gain, clamp;
+  A operator()(A u) const { return activate(u, slope, gain, clamp); }
+  A derivative(A y) const { return activation_slope(y, slope, gain, clamp); }
+};
+
+template <class A, class P> Activation<A> activation_of(const P& p) { return {(A)p.slope, (A)p.gain, (A)p.clamp}; }
+
+// With one pixel or one channel both layouts are the same memory: take the one whose rows are longer.
+template <class P> bool rows_of_channels(const P& p) { return p.p == 1 || (p.channels_last && p.c != 1); }

@@ -1,0 +1,176 @@
+// h = g times the activation's derivative, with its sums over pixels (bias_act_grad) and over channels (channel_sum).
+// Sums within a segment are of type A, sums of segments are double: the error does not grow with the map.
+#pragma once
+#include "cpu_philox.h"
+
+// h for a row; y may be null.
+template <class A> void slope_row(const A* g, const A* y, A* h, i64 length, const Activation<A>& given) {
+  const Activation<A> act = given;
+  if (y) {
+#pragma omp simd
+    for (i64 i = 0; i < length; ++i) h[i] = g[i] * act.derivative(y[i]);
+  } else {
+#pragma omp simd
+    for (i64 i = 0; i < length; ++i) h[i] = g[i] * act.gain;
+  }
+}
+
+template <class A, class Factor> void scale_row(const A* h, A* out, i64 length, Factor factor) {
+#pragma omp simd
+  for (i64 i = 0; i < length; ++i) out[i] = h[i] * factor[i];
+}
+
+template <class A> double sum_row(const A* h, i64 length) {
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (i64 i = 0; i < length; ++i) sum += h[i];
+  return sum;
+}
+
+template <class A, class Factor> double dot_row(const A* h, Factor factor, i64 length) {
+  A sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (i64 i = 0; i < length; ++i) sum += h[i] * factor[i];
+  return sum;
+}
+
+template <class A, class Factor> void add_row(const A* h, Factor factor, i64 length, A* sums) {
+#pragma omp simd
+  for (i64 i = 0; i < length; ++i) sums[i] += h[i] * factor[i];
+}
+
+// Computes h of a segment, gives gx, and returns h: in `buffer`, or in gx if that is the same.
+template <class T, class A, class Scale>
+const A* grad_segment(const BiasActGrad& p, i64 at, i64 length, Scale scale, A* buffer, const Activation<A>& act) {
+  A wide_g[kSegment], wide_y[kSegment];
+  const A* g = widen_row((const T*)p.g + at, length, wide_g);
+  const A* y = p.y ? widen_row((const T*)p.y + at, length, wide_y) : nullptr;
+  if (!p.gx) {
+    slope_row(g, y, buffer, length, act);
+    return buffer;
+  }
+  T* gx = (T*)p.gx + at;
+  A* h = p.scale ? buffer : target_row(gx, buffer);
+  slope_row(g, y, h, length, act);
+  if (p.scale) {
+    A* out = target_row(gx, wide_g);
+    scale_row(h, out, length, scale);
+    finish_row(out, length, gx);
+  } else {
+    finish_row(h, length, gx);
+  }
+  return h;
+}
+
+template <class T, class A> void grad_planes(const BiasActGrad& p, const Operand<A>& noise) {
+  const Activation<A> act = activation_of<A>(p);
+  const i64 rows = p.n * p.c * p.chunks, group = std::max<i64>(1, kGrain * p.chunks / std::max<i64>(1, p.p));
+  for_each_job(ceil_div(rows, group), p.n * p.c * p.p, p.threads, [=, &p](i64 job) {
+    A buffer[kSegment], wide_x[kSegment], noises[kSegment];
+    for (i64 row = job * group; row < std::min(rows, (job + 1) * group); ++row) {
+      const i64 plane = row / p.chunks, chunk = row % p.chunks, n = plane / p.c, c = plane % p.c;
+      const i64 last = (chunk + 1) * p.p / p.chunks;
+      const Scalar<A> scale = {p.scale ? ((const A*)p.scale)[plane] : (A)1};
+      double sum_h = 0, sum_hx = 0, sum_he = 0;
+      for (i64 i = chunk * p.p / p.chunks; i < last; i += kSegment) {
+        const i64 at = plane * p.p + i, length = std::min(kSegment, last - i);
+        const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
+        if (p.sum_h) sum_h += sum_row(h, length);
+        if (p.sum_hx) sum_hx += dot_row(h, widen_row((const T*)p.x + at, length, wide_x), length);
+        if (p.sum_he) sum_he += dot_row(h, gather_row(noise.at(n, c, i), noise.p, length, noises), length);
+      }
+      const i64 place = (n * p.chunks + chunk) * p.c + c;
+      if (p.sum_h) ((A*)p.sum_h)[place] = (A)sum_h;
+      if (p.sum_hx) ((A*)p.sum_hx)[place] = (A)sum_hx;
+      if (p.sum_he) ((A*)p.sum_he)[place] = (A)sum_he;
+    }
+  });
+}
+
+// A row of sums per lane, over rows of channels (or of several pixels' channels).
+template <class A> struct LaneSums {
+  A recent[kSegment];
+  double total[kSegment];
+
+  void clear(i64 length) {
+    std::fill_n(recent, length, (A)0);
+    std::fill_n(total, length, 0.0);
+  }
+  void flush(i64 length) {
+#pragma omp simd
+    for (i64 i = 0; i < length; ++i) {
+      total[i] += (double)recent[i];
+      recent[i] = 0;
+    }
+  }
+  // Lanes a period apart belong to the same channel.
+  void store(i64 length, i64 period, void* out) {
+    flush(length);
+    for (i64 c = 0; c < period; ++c) {
+      double sum = 0;
+      for (i64 i = c; i < length; i += period) sum += total[i];
+      ((A*)out)[c] = (A)sum;
+    }
+  }
+};
+
+template <class A> const A* repeat_row(const A* values, i64 period, i64 length, A* buffer) {
+  for (i64 i = 0; i < length; ++i) buffer[i] = values ? values[i % period] : (A)1;
+  return buffer;
+}
+
+// Rows of up to kSegment lanes: several pixels of few channels, or part of one pixel's channels.
+template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand<A>& noise) {
+  const Activation<A> act = activation_of<A>(p);
+  const i64 chunks = p.sum_h || p.sum_hx || p.sum_he ? p.chunks : ceil_div(p.p * p.c, kGrain);
+  const i64 repeat = std::max<i64>(1, kSegment / p.c);
+  for_each_job(p.n * chunks, p.n * p.c * p.p, p.threads, [=, &p](i64 job) {
+    A buffer[kSegment], wide_x[kSegment], noises[kSegment], scales[kSegment];
+    LaneSums<A> sum_h, sum_hx, sum_he;
+    const Scalar<A> one = {1};
+    const i64 n = job / chunks, chunk = job % chunks;
+    const i64 first = chunk * p.p / chunks, last = (chunk + 1) * p.p / chunks;
+    for (i64 c = 0; c < p.c; c += kSegment) {
+      const i64 channels = std::min(kSegment, p.c - c), lanes = repeat * channels;
+      if (p.sum_h) sum_h.clear(lanes);
+      if (p.sum_hx) sum_hx.clear(lanes);
+      if (p.sum_he) sum_he.clear(lanes);
+      const A* scale = p.scale ? repeat_row((const A*)p.scale + n * p.c + c, channels, lanes, scales) : nullptr;
+      i64 rows = 0;
+      for (i64 pixel = first; pixel < last; pixel += repeat) {
+        const i64 at = (n * p.p + pixel) * p.c + c, pixels = std::min(repeat, last - pixel), length = pixels * channels;
+        const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
+        if (p.sum_h) add_row(h, one, length, sum_h.recent);
+        if (p.sum_hx) add_row(h, widen_row((const T*)p.x + at, length, wide_x), length, sum_hx.recent);
+        if (p.sum_he && repeat == 1 && noise.c == 0) {
+          add_row(h, Scalar<A>{*noise.at(n, 0, pixel)}, length, sum_he.recent);
+        } else if (p.sum_he) {
+          for (i64 i = 0; i < pixels; ++i)
+            for (i64 k = 0; k < channels; ++k) noises[i * channels + k] = *noise.at(n, c + k, pixel + i);
+          add_row(h, (const A*)noises, length, sum_he.recent);
+        }
+        if (++rows % 32 == 0) {
+          if (p.sum_h) sum_h.flush(lanes);
+          if (p.sum_hx) sum_hx.flush(lanes);
+          if (p.sum_he) sum_he.flush(lanes);
+        }
+      }
+      const i64 place = (n * p.chunks + chunk) * p.c + c;
+      if (p.sum_h) sum_h.store(lanes, channels, (A*)p.sum_h + place);
+      if (p.sum_hx) sum_hx.store(lanes, channels, (A*)p.sum_hx + place);
+      if (p.sum_he) sum_he.store(lanes, channels, (A*)p.sum_he + place);
+    }
+  });
+}
+
+template <class T> void bias_act_grad(const BiasActGrad& p) {
+  typedef ArithmeticOf<T> A;
+  if (p.n == 0 || p.c == 0) return;
+  const Noise none = {};
+  const NoiseMap<A> noise(p.sum_he ? p.noise : none, p.n, p.p, p.threads);
+  if (rows_of_channels(p)) {
+    grad_pixels<T>(p, noise.operand);
+  } else {
+    grad_planes<T>(p, noise.operand);
+  }
+}
