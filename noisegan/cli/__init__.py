@@ -26,6 +26,8 @@ COMMANDS = {
     "strategies": ("noisegan.cli.strategies", "List the noise strategies and their parameters."),
     "check": ("noisegan.cli.check", "Run the conformance suite on a noise strategy."),
     "new-plugin": ("noisegan.cli.new_plugin", "Write a plugin package to start from."),
+    "doctor": ("noisegan.cli.doctor", "Show what noisegan runs on here, and test its operations."),
+    "ext": ("noisegan.cli.ext", "Build the native operations, or remove what was built."),
 }
 
 

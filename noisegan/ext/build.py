@@ -18,11 +18,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from noisegan.errors import NoiseganError
 from noisegan.ext import toolchain
 from noisegan.ext.cache import BUILD_LOG, BuildError, cached, digest, find, no_space
 from noisegan.ext.toolchain import Tool
 
-__all__ = ["CSRC", "BuildError", "cached", "cpu_library", "cuda_image", "sources_digest", "torch_parts"]
+__all__ = [
+    "CSRC",
+    "BuildError",
+    "built_cuda_image",
+    "cached",
+    "cpu_library",
+    "cuda_image",
+    "parse_architecture",
+    "sources_digest",
+    "torch_parts",
+]
 
 CSRC = Path(__file__).parent / "csrc"
 CPU_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-fopenmp")
@@ -64,30 +75,16 @@ def cpu_library() -> Path:
     raise failure or BuildError(_no_compiler())
 
 
-def cuda_image(capability: tuple[int, int], *, build: bool = True) -> Path | None:
-    """The CUDA operations as an image for GPUs of a compute capability such as (9, 0).
-
-    Args:
-        build: False looks for one that was built before, by whatever nvcc.
-
-    Returns:
-        The file, or None where there is none and `build` is False.
+def cuda_image(capability: tuple[int, int]) -> Path:
+    """The CUDA operations as an image for GPUs of a compute capability such as (9, 0), built by nvcc if need be.
 
     Raises:
         BuildError: when it must be built and there is nothing to build with, or it fails.
     """
-    architecture = f"sm_{capability[0]}{capability[1]}"
-    filename = f"kernels_{architecture}.cubin"
-    flags = (*NVCC_FLAGS, f"-arch={architecture}")
-    key = {
-        "sources": sources_digest(".cu", ".cuh", ".h"),
-        "flags": shlex.join(flags),
-        "architecture": architecture,
-        **torch_parts(),
-    }
-    found = find(filename, key)
-    if found is not None or not build:
-        return found
+    built = built_cuda_image(capability)
+    if built is not None:
+        return built
+    filename, flags, key = _cuda_plan(capability)
     nvcc = toolchain.cuda_toolkit()
     if nvcc is None:
         raise BuildError(
@@ -96,11 +93,42 @@ def cuda_image(capability: tuple[int, int], *, build: bool = True) -> Path | Non
         )
 
     def make(folder: Path) -> None:
-        _LOG.warning("noisegan: building its CUDA operations for %s (once, a few seconds) ...", architecture)
-        rules = _rule("cuda", [*nvcc.command, *flags, "-o"], "$out $in")
-        _run_ninja(folder, rules + _edge(filename, "cuda", [CSRC / "kernels.cu"]), f"nvcc {nvcc.version}")
+        _LOG.warning("noisegan: building its CUDA operations for %s (once, some seconds) ...", key["architecture"])
+        rule = _rule("cuda", [*nvcc.command, *flags, "-o"], "$out $in")
+        _run_ninja(folder, rule + _edge(filename, "cuda", [CSRC / "kernels.cu"]), f"nvcc {nvcc.version}")
 
     return cached(key | {"compiler": f"nvcc {nvcc.version}"}, filename, make)
+
+
+def built_cuda_image(capability: tuple[int, int]) -> Path | None:
+    """An image that was built before, by whatever nvcc, perhaps on a machine that shares the cache."""
+    filename, _, key = _cuda_plan(capability)
+    return find(filename, key)
+
+
+def parse_architecture(text: str) -> tuple[int, int]:
+    """The compute capability in `sm_90`, `90` or `9.0`.
+
+    Raises:
+        NoiseganError: when it is none.
+    """
+    match = re.fullmatch(r"(?:sm_)?(\d{1,2})\.?(\d)", text)
+    if match is None:
+        raise NoiseganError(f"{text!r} is no GPU architecture; write for example sm_90 or 9.0")
+    return int(match[1]), int(match[2])
+
+
+def _cuda_plan(capability: tuple[int, int]) -> tuple[str, tuple[str, ...], dict[str, str]]:
+    """Name of the image, nvcc's flags, and the key but for the compiler."""
+    architecture = f"sm_{capability[0]}{capability[1]}"
+    flags = (*NVCC_FLAGS, f"-arch={architecture}")
+    key = {
+        "sources": sources_digest(".cu", ".cuh", ".h"),
+        "flags": shlex.join(flags),
+        "architecture": architecture,
+        **torch_parts(),
+    }
+    return f"kernels_{architecture}.cubin", flags, key
 
 
 def sources_digest(*suffixes: str) -> str:
@@ -117,7 +145,7 @@ def torch_parts() -> dict[str, str]:
 
 
 def _build_cpu(folder: Path, compiler: Tool, flags: Sequence[str]) -> None:
-    _LOG.warning("noisegan: building its CPU operations (once, a few seconds) ...")
+    _LOG.warning("noisegan: building its CPU operations (once, some seconds) ...")
     sources = sorted(CSRC.glob("cpu*.cpp"))
     objects = [f"{source.stem}.o" for source in sources]
     text = _rule("compile", [*compiler.command, *flags, "-c", "-o"], "$out $in")

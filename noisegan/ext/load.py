@@ -213,7 +213,7 @@ def _routes(device_type: str, mode: str) -> list[tuple[str, Callable[[], Kernels
     nvrtc = ("an image compiled by torch's NVRTC", lambda: _cuda("nvrtc", _nvrtc_image))
     if mode != "auto":
         return [nvcc if mode == "native" else nvrtc]
-    return [nvcc, nvrtc] if build.cuda_image(_capability(), build=False) else [nvrtc, nvcc]
+    return [nvcc, nvrtc] if build.built_cuda_image(torch.cuda.get_device_capability()) else [nvrtc, nvcc]
 
 
 def _cuda(name: str, image: Callable[[tuple[int, int]], bytes]) -> Kernels:
@@ -222,14 +222,8 @@ def _cuda(name: str, image: Callable[[tuple[int, int]], bytes]) -> Kernels:
     return kernels
 
 
-def _capability() -> tuple[int, int]:
-    return torch.cuda.get_device_capability()
-
-
 def _native_image(capability: tuple[int, int]) -> bytes:
-    path = build.cuda_image(capability)
-    assert path is not None
-    return path.read_bytes()
+    return build.cuda_image(capability).read_bytes()
 
 
 def _nvrtc_image(capability: tuple[int, int]) -> bytes:

@@ -25,6 +25,9 @@ _PROCESSOR = {
 """Lines of /proc/cpuinfo that decide what -march=native means."""
 
 
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_fp16", "asimd", "bf16", "sve")
+
+
 @dataclass(frozen=True)
 class Tool:
     """A program that was found: the words of its command and its version as it tells it."""
@@ -98,16 +101,27 @@ def _toolkit_roots() -> Iterator[Path]:
 @cache
 def processor() -> str:
     """This processor's name and a digest of what it can do: code for it may not run on another."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    pairs = {(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)}
+    pairs = _cpuinfo()
     telling = sorted(f"{key}={value}" for key, value in pairs if key in _PROCESSOR)
     name = next((value for key, value in sorted(pairs) if key == "model name"), platform.machine())
     if not telling:  # macOS
         name = _first_line("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or name
     return f"{name} {digest(platform.machine(), name, *telling)[:12]}"
+
+
+def processor_features() -> list[str]:
+    """Of the vector instructions that matter here, those that this processor has, as far as the system tells."""
+    known = {flag for key, value in _cpuinfo() if key in ("flags", "Features") for flag in value.split()}
+    return [flag for flag in _FEATURES if flag in known]
+
+
+@cache
+def _cpuinfo() -> frozenset[tuple[str, str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return frozenset((key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines))
 
 
 def _first_line(*command: str) -> str | None:
