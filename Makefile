@@ -1,10 +1,11 @@
 # On a fresh machine one of these is all the set-up there is:
 #   make demo   a small comparison of noise strategies, with its report
 #   make test   lint, types, import directions, tests
+#   make bench  how fast operations, training and sampling are here (a quarter of an hour; docs/performance.md)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/installed
 	$(BIN)/noisegan compare examples/quickstart.toml --outdir runs/quickstart --jobs 2
@@ -18,6 +19,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/installed
+	mkdir -p runs
+	PYTHONPATH=tests $(BIN)/python -m bench --json runs/bench.json
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

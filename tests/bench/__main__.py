@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from bench import measure, ops, step, tables
 from bench.workload import SIZES
 
 PARTS = ("ops", "step", "strategies")
+WIDTH = 170
+"""Columns of a table that goes to a file."""
 DEFAULT_SIZES = tuple(size for size in SIZES if size != "toy")
 
 
@@ -38,7 +41,7 @@ def main(
     path: Path | None,
 ) -> None:
     torch.set_num_threads(threads)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     progress = Console(stderr=True)
     clock = "cpu" if threads == 1 else "wall"
     sizes, precision = sizes or DEFAULT_SIZES, precision or ("fp32", "bf16")
@@ -50,7 +53,7 @@ def main(
     def save(part: str, rows: list[dict[str, Any]]) -> None:
         """Show a part; what is there is written after each, as a long run may be stopped."""
         results[part] = rows
-        console.print(getattr(tables, part)(rows), soft_wrap=True)
+        console.print(getattr(tables, part)(rows))
         if path is not None:
             path.write_text(json.dumps(results, indent=1) + "\n")
 

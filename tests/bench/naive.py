@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -37,7 +37,7 @@ def naive(*, own_noise: bool = True) -> Iterator[None]:
     Args:
         own_noise: draw by `torch.randn`; False keeps noisegan's streams, so that losses can be compared.
     """
-    patches = [
+    patches: list[Any] = [
         mock.patch.object(FullyConnected, "forward", fully_connected),
         mock.patch.object(Synthesis, "forward", synthesis),
         mock.patch.object(Discriminator, "forward", discriminator),
@@ -52,13 +52,10 @@ def naive(*, own_noise: bool = True) -> Iterator[None]:
                 StreamSource, "integers", lambda self, high, *shape: torch.randint(high, (self.batch, *shape))
             ),
         ]
-    for patch in patches:
-        patch.start()
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for patch in patches:
-            patch.stop()
+            stack.enter_context(patch)
+        yield
 
 
 def plain_state(state: TrainState) -> None:

@@ -56,24 +56,25 @@ def _rows(candidates: Sequence[Candidate], *, rounds: int, tell: Callable[[str],
     with ExitStack() as stack:
         tell(f"{size}: starting {len(candidates)} processes")
         workers = [stack.enter_context(Worker(candidate)) for candidate in candidates]
+        backends = [worker.ready() for worker in workers]
         times: list[list[Times]] = [[] for _ in workers]
         for number in range(rounds):
             tell(f"{size}: round {number + 1} of {rounds}")
             for worker, own in zip(workers, times, strict=True):
                 own.append(worker.round())
-    for worker, own in zip(workers, times, strict=True):
-        yield _row(worker, medians(own), own)
+    for candidate, backend, own in zip(candidates, backends, times, strict=True):
+        yield _row(candidate, backend, own)
 
 
-def _row(worker: Worker, median: Times, rounds: list[Times]) -> dict[str, Any]:
-    candidate, batch = worker.candidate, batch_of(worker.candidate.size)
+def _row(candidate: Candidate, backend: str, rounds: list[Times]) -> dict[str, Any]:
+    median, batch = medians(rounds), batch_of(candidate.size)
     row: dict[str, Any] = {
         "size": candidate.size,
         "precision": candidate.precision,
         "impl": candidate.impl,
         "strategy": candidate.strategy,
         "batch": batch,
-        "backend": worker.backend,
+        "backend": backend,
     }
     row |= {f"{name}_s": seconds for name, seconds in median.items()}
     row |= {"train_img_per_s": batch / median["train"], "sample_img_per_s": batch / median["sample"]}

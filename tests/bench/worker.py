@@ -9,14 +9,23 @@ first line says that it is ready and how it computes.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from types import TracebackType
+from typing import Any
+
+import torch
+
+from bench.floor import ConvolutionRecorder, replay
+from bench.naive import naive, plain_state
+from bench.workload import CLOCKS, Times, Workload
+from noisegan.ext.load import backend_of
 
 NAIVE_ENVIRONMENT = {"NOISEGAN_MALLOC": "0"}
 """The system's own allocator settings."""
@@ -57,21 +66,25 @@ class Worker:
             text=True,
             env=environment,
         )
-        self.backend: str = self._read()["backend"]
 
-    def round(self) -> dict[str, float]:
-        """Seconds by name: `train/G`, ..., `sample`, `floor/G`, ...; `train` and `floor` are weighted steps."""
+    def ready(self) -> str:
+        """Wait until it has warmed up; what runs its operations, `native` or `reference`."""
+        backend: str = self._read()["backend"]
+        return backend
+
+    def round(self) -> Times:
+        """One round, as `Subject.round`."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return self._read()
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the worker for {self.candidate} died with status {self._process.wait()}")
-        answer: dict[str, float] = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
     def __enter__(self) -> Worker:
@@ -85,50 +98,54 @@ class Worker:
         self._process.stdout.close()
 
 
-def main(arguments: str) -> None:
-    """The worker's end."""
-    from statistics import median
+class Subject:
+    """The worker's end: a workload, and a round of it."""
 
-    import torch
-
-    from bench.floor import ConvolutionRecorder, replay
-    from bench.naive import naive, plain_state
-    from bench.workload import CLOCKS, Times, Workload
-    from noisegan.ext.load import backend_of
-
-    candidate = Candidate(**json.loads(arguments))
-    torch.set_num_threads(candidate.threads)
-    is_naive = candidate.impl == "naive"
-    with naive() if is_naive else contextlib.nullcontext():
-        work = Workload(
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.work = Workload(
             candidate.size,
             precision=candidate.precision,
             strategy=candidate.strategy,
             clock=candidate.clock,
-            prepare=plain_state if is_naive else None,
+            prepare=plain_state if candidate.impl == "naive" else None,
         )
-        work.train()  # warms up; the optimisers' states come to be
-        work.sample()
-        recorder = ConvolutionRecorder()
+        self.work.train()  # warms up; the optimisers' states come to be
+        self.work.sample()
+        self.recorder = ConvolutionRecorder()
         if candidate.floor:
-            work.on_phase = lambda name: setattr(recorder, "phase", name)
-            with recorder:
-                work.train()
-                work.sample()
-            work.on_phase = lambda name: None
+            self.work.on_phase = lambda name: setattr(self.recorder, "phase", name)
+            with self.recorder:
+                self.work.train()
+                self.work.sample()
+            self.work.on_phase = lambda name: None
+
+    def round(self) -> Times:
+        """Seconds by name: `train/G`, ..., `sample`, `floor/G`, ...; `train` and `floor` are weighted steps."""
+        work = self.work
+        phases, _losses = work.train()
+        times: Times = {f"train/{name}": seconds for name, seconds in phases.items()}
+        times["train"] = work.weigh(phases)
+        times["sample"] = median(work.sample() for _ in range(SAMPLES))
+        if self.candidate.floor:
+            now, calls = CLOCKS[self.candidate.clock], dict(self.recorder.calls)
+            sampling = calls.pop("sample")
+            bare = {name: replay(some, now) for name, some in calls.items()}
+            times |= {f"floor/{name}": seconds for name, seconds in bare.items()}
+            times["floor"] = work.weigh(bare)
+            times["floor_sample"] = median(replay(sampling, now) for _ in range(SAMPLES))
+        return times
+
+
+def main(arguments: str) -> None:
+    """The worker's end of the conversation."""
+    candidate = Candidate(**json.loads(arguments))
+    torch.set_num_threads(candidate.threads)
+    with naive() if candidate.impl == "naive" else nullcontext():
+        subject = Subject(candidate)
         print(json.dumps({"backend": backend_of("cpu")}), flush=True)
         for _ in sys.stdin:
-            phases, _losses = work.train()
-            times: Times = {f"train/{name}": seconds for name, seconds in phases.items()}
-            times["train"] = work.weigh(phases)
-            times["sample"] = median(work.sample() for _ in range(SAMPLES))
-            if candidate.floor:
-                now = CLOCKS[candidate.clock]
-                bare = {name: replay(calls, now) for name, calls in recorder.calls.items() if name != "sample"}
-                times |= {f"floor/{name}": seconds for name, seconds in bare.items()}
-                times["floor"] = work.weigh(bare)
-                times["floor_sample"] = median(replay(recorder.calls["sample"], now) for _ in range(SAMPLES))
-            print(json.dumps(times), flush=True)
+            print(json.dumps(subject.round()), flush=True)
 
 
 if __name__ == "__main__":
