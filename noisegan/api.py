@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -138,6 +138,14 @@ class FeatureInjector(Injector):
 
         Sample i depends on sample i of the inputs only, and is differentiable twice in x, noise, w and parameters.
         """
+
+    def added(self, noise: Tensor) -> Sequence[tuple[Tensor, Tensor]] | None:
+        """What `forward` adds to x, as products (noise, strength) that broadcast to x; None (default): it does more.
+
+        An injector that says so runs in one pass over memory with demodulation, bias and activation; its `forward` must
+        give the same. An empty list: x stays as it is.
+        """
+        return None
 
 
 class LatentInjector(Injector):

@@ -43,7 +43,7 @@ class DiscriminatorBlock(Block):
         """x [N, I, R, R] or None, img [N, c, R, R] -> x [N, O, R/2, R/2], img for the next block."""
         dtype = self.low_precision or img.dtype
         if hasattr(self, "fromrgb"):
-            rgb = self.fromrgb(img.to(dtype))
+            rgb = self.fromrgb(img.to(dtype, memory_format=torch.channels_last))
             x = rgb if x is None else x.to(dtype) + rgb
             if self.architecture == "skip":
                 img = downsample2(img, self.resample_filter)

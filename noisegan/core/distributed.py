@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from noisegan.core.memory import keep_freed_memory
 from noisegan.errors import NoiseganError
 
 TIMEOUT_S = 600
@@ -120,6 +121,8 @@ def pick_device(device: str) -> torch.device:
         raise NoiseganError(f"device {device!r} is not available here; choose --device cpu or auto")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise NoiseganError(f"device {device!r} does not exist: this machine has {torch.cuda.device_count()} GPU(s)")
+    if chosen.type == "cpu":
+        keep_freed_memory()
     if chosen.type == "cuda":
         # float32 means float32: cuDNN would otherwise round the inputs of convolutions to 10 bits (TF32).
         torch.backends.cudnn.allow_tf32 = False

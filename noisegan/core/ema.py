@@ -23,7 +23,7 @@ def ema_decay(batch: int, nimg: int, half_life_nimg: float, rampup: float | None
 def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move parameters towards the network's and copy buffers, which are no weights: only progress and w_avg."""
     with torch.no_grad():
-        for mean, parameter in zip(average.parameters(), network.parameters(), strict=True):
-            mean.lerp_(parameter, 1 - decay)
+        means, parameters = zip(*zip(average.parameters(), network.parameters(), strict=True), strict=True)
+        torch._foreach_lerp_(means, parameters, 1 - decay)
         for copy, buffer in zip(average.buffers(), network.buffers(), strict=True):
             copy.copy_(buffer)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noisegan.ext import bias_act, upfirdn2d
+from noisegan.core.convolution import conv2d, conv_transpose2d
+from noisegan.ext import bias_act, scale_channels, upfirdn2d
 
 LOW_PRECISION_BLOCKS = 4
 """Blocks, from the highest resolution down, that compute in bfloat16 or float16 when asked (Karras et al. 2020b)."""
@@ -77,8 +77,9 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_features] -> [N, out_features]."""
-        weight = self.weight * (self.lr_multiplier / math.sqrt(self.weight.shape[1]))
-        return bias_act(F.linear(x, weight), self.bias * self.lr_multiplier, self.act)
+        gain = self.lr_multiplier / math.sqrt(self.weight.shape[1])
+        x = torch.addmm(self.bias, x, self.weight.T, beta=self.lr_multiplier, alpha=gain)
+        return bias_act(x) if self.act == "lrelu" else x
 
 
 class Conv2d(nn.Module):
@@ -115,6 +116,7 @@ class Conv2d(nn.Module):
         """[N, in_channels, H, W] -> [N, out_channels, H up / down, W up / down], times `gain`."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
         x = conv2d_resample(x, weight, self.resample_filter, up=self.up, down=self.down)
+        x = x.contiguous(memory_format=torch.channels_last)  # after one input channel the layout is open
         act_gain = math.sqrt(2) * gain if self.act == "lrelu" else gain
         clamp = None if self.clamp is None else self.clamp * gain
         return bias_act(x, self.bias, self.act, gain=act_gain, clamp=clamp)
@@ -134,41 +136,55 @@ def conv2d_resample(x: Tensor, weight: Tensor, f: Tensor, *, up: int = 1, down: 
     kernel = weight.shape[2]
     if up == 2:
         if kernel == 1:
-            return upsample2(F.conv2d(x, weight), f)
-        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, O, 2H + 1, 2W + 1]
+            return upsample2(conv2d(x, weight), f)
+        x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # [N, O, 2H + 1, 2W + 1]
         return upfirdn2d(x, f, padding=(1, 1, 1, 1), gain=4)
     if down == 2:
         if kernel == 1:
-            return F.conv2d(downsample2(x, f), weight)
+            return conv2d(downsample2(x, f), weight)
         x = upfirdn2d(x, f, padding=(2, 2, 2, 2))  # [N, I, H + 1, W + 1]
-        return F.conv2d(x, weight, stride=2)
-    return F.conv2d(x, weight, padding=kernel // 2)
+        return conv2d(x, weight, stride=2)
+    return conv2d(x, weight, padding=kernel // 2)
 
 
-def modulated_conv2d(
-    x: Tensor, weight: Tensor, style: Tensor, f: Tensor, *, up: int = 1, demodulate: bool = True
-) -> Tensor:
+def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, f: Tensor, *, up: int = 1) -> tuple[Tensor, Tensor]:
     """Convolution whose weights are scaled by a style per sample (Karras et al. 2020, eqs. 1 to 3).
 
     Scaling the input channels by the style and the output channels by the demodulation is the same as scaling the
-    weights, and needs no weight tensor per sample.
+    weights, and needs no weight tensor per sample; the norms are a matrix product of squares. Demodulation itself is
+    left to the caller, who can do it in passing.
 
     Args:
         x: [N, I, H, W].
         weight: [O, I, k, k].
         style: [N, I], s of eq. 1.
         f: [4] taps of the resampling filter.
-        demodulate: divide each output map by the norm of its scaled weights (eq. 3).
 
     Returns:
-        [N, O, H up, W up] in the dtype of `x`.
+        maps [N, O, H up, W up] in the dtype of `x`, and the factor that demodulates them (eq. 3), [N, O]: one over the
+        norm of their scaled weights.
     """
-    if x.dtype == torch.float16 and demodulate:
+    if x.dtype == torch.float16:
         # Demodulation cancels any scale of weight and style; at size one neither overflows float16.
         weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
         style = style / style.abs().amax(dim=1, keepdim=True)
-    out = conv2d_resample(x * style.to(x.dtype)[:, :, None, None], weight.to(x.dtype), f, up=up)
-    if demodulate:
-        norm2 = style.square() @ weight.square().sum(dim=(2, 3)).T  # [N, O]
-        out = out * torch.rsqrt(norm2 + 1e-8).to(x.dtype)[:, :, None, None]
-    return out
+    norm2 = style.square() @ weight.square().sum(dim=(2, 3)).T  # [N, O]
+    out = conv2d_resample(scale_channels(x, style), weight.to(x.dtype), f, up=up)
+    return out, torch.rsqrt(norm2 + 1e-8)
+
+
+def modulated_pointwise(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
+    """A 1 x 1 convolution to few channels, modulated but not demodulated: a matrix per sample is smaller than the maps.
+
+    Args:
+        x: [N, I, H, W].
+        weight: [O, I].
+        style: [N, I].
+
+    Returns:
+        [N, O, H, W] in the dtype of `x`, as rows of pixels.
+    """
+    n, _, h, w = x.shape
+    matrices = (weight * style[:, None]).to(x.dtype)  # [N, O, I]
+    pixels = x.flatten(2)  # [N, I, H W], no copy in either layout
+    return torch.bmm(matrices, pixels).view(n, -1, h, w)

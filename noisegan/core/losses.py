@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from noisegan.core.convolution import input_gradients_only
+
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
     """Non-saturating logistic loss (Goodfellow et al. 2014): -log sigmoid(D(fake)). [N, 1] -> [N]."""
@@ -33,7 +35,8 @@ def r1_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, *, scale:
     """
     real = real.detach().requires_grad_(True)
     logits = discriminate(real)
-    (gradient,) = torch.autograd.grad(logits.sum() * scale, real, create_graph=True)
+    with input_gradients_only():
+        (gradient,) = torch.autograd.grad(logits.sum() * scale, real, create_graph=True)
     return (gradient / scale).square().sum(dim=(1, 2, 3)), logits
 
 
@@ -53,5 +56,6 @@ def path_lengths(images: Tensor, ws: Tensor, direction: Tensor, *, scale: float 
         [N]; the loss is (length - running mean)^2.
     """
     y = direction / math.sqrt(images.shape[2] * images.shape[3])
-    (gradient,) = torch.autograd.grad((images * y).sum() * scale, ws, create_graph=True)
+    with input_gradients_only():
+        (gradient,) = torch.autograd.grad((images * y).sum() * scale, ws, create_graph=True)
     return (gradient / scale).square().sum(dim=2).mean(dim=1).sqrt()

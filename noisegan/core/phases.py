@@ -37,6 +37,9 @@ class RealBatch:
     images: Tensor
     labels: Tensor
 
+    def part(self, here: slice) -> RealBatch:
+        return RealBatch(self.images[here], self.labels[here])
+
 
 class TrainingStep:
     """Runs the phases of a step on a state."""
@@ -98,8 +101,8 @@ class TrainingStep:
         total = self.config.pl_batch if name == "PL" else self.batch
         loss = torch.zeros((), device=world.device)
         averages: list[Tensor] = []  # what the phase's running mean takes in, summed over samples
-        for ids in self._micro_batches(total):
-            values, aside = self._run[name](ids, real)  # [n]
+        for ids, here in self._micro_batches(total):
+            values, aside = self._run[name](ids, real.part(here))  # [n]
             torch.autograd.backward(scaler.scale(values.sum() / total))
             loss += values.detach().sum() / total
             averages.append(aside / total)
@@ -152,7 +155,7 @@ class TrainingStep:
         return penalty * (self.config.pl_weight * self.config.pl_interval), lengths.detach().sum()
 
     def _discriminator(self, ids: Tensor, real: RealBatch) -> tuple[Tensor, Tensor]:
-        images, c = self._real(ids, real)
+        images, c = real.images, real.labels
         with torch.no_grad():
             # Labels of the real images: of the right distribution, and a penalty then needs one set of labels only.
             fake = self._images(self._latents("D", ids, c)[0], "D", ids)
@@ -170,23 +173,27 @@ class TrainingStep:
         return values, values.new_zeros(())
 
     def _r1(self, ids: Tensor, real: RealBatch) -> tuple[Tensor, Tensor]:
-        images, c = self._real(ids, real)
+        images, c = real.images, real.labels
         scale = self.state.scalers["D"].get_scale()
         penalty, _ = losses.r1_penalty(lambda x: self._judge(x, c, "R1", ids), images, scale=scale)  # [n]
         self.state.statistics.add("Loss/r1_penalty", penalty)
         return penalty * (self.config.need("gamma") / 2 * self.config.r1_interval), penalty.new_zeros(())
 
-    def _micro_batches(self, total: int) -> Iterator[Tensor]:
-        """Global sample ids of this process, a micro-batch at a time."""
+    def _micro_batches(self, total: int) -> Iterator[tuple[Tensor, slice]]:
+        """Global sample ids of this process on its device, a micro-batch at a time, and their places in its share."""
         rank, size = self.world.rank, self.world.size
         ids = torch.arange(rank * total // size, (rank + 1) * total // size, device=self.world.device)
-        yield from torch.split(ids, self.micro_batch)
+        for first in range(0, len(ids), self.micro_batch):
+            here = slice(first, first + self.micro_batch)
+            yield ids[here], here
 
     def _source(self, stream: str, ids: Tensor) -> StreamSource:
         return self.streams[stream].source(step=self.state.step, ids=ids, device=self.world.device)
 
     def _random_labels(self, phase: str, ids: Tensor) -> Tensor:
         """Labels of random items of the data, [n, c_dim]."""
+        if self.dataset.c_dim == 0:
+            return torch.zeros(len(ids), 0, device=self.world.device)
         items = self._source(f"labels/{phase}", ids).integers(len(self.dataset), 1)[:, 0]
         return self.dataset.labels(items.cpu()).to(self.world.device)
 
@@ -222,8 +229,3 @@ class TrainingStep:
             images = injector(images, noise)
         logits: Tensor = self.state.D(images, c)
         return logits
-
-    def _real(self, ids: Tensor, real: RealBatch) -> tuple[Tensor, Tensor]:
-        first = self.world.rank * (self.batch // self.world.size)
-        here = slice(int(ids[0]) - first, int(ids[-1]) - first + 1)
-        return real.images[here], real.labels[here]

@@ -14,11 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from noisegan.api import FeatureInjector, LatentInjector, NoiseSite, Strategy
-from noisegan.core.layers import Block, Conv2d, FullyConnected, bilinear_filter, modulated_conv2d, upsample2
+from noisegan.core.layers import (
+    Block,
+    Conv2d,
+    FullyConnected,
+    bilinear_filter,
+    modulated_conv2d,
+    modulated_pointwise,
+    upsample2,
+)
 from noisegan.core.noise import NoiseMode
 from noisegan.core.rng import contained_randomness
 from noisegan.core.shapes import block_resolutions, channels_at
-from noisegan.ext import bias_act
+from noisegan.ext import bias_act, noise_bias_act, scale_channels
 
 
 def noise_sites(resolution: int, *, w_dim: int, channel_base: int, channel_max: int) -> list[NoiseSite]:
@@ -83,11 +91,30 @@ class SynthesisLayer(nn.Module):
         for label, injector in self.latent.items():
             w = injector(w, noise[f"{self.site.name}/latent/{label}"].to(w.dtype)).to(w.dtype)  # [N, D]
         up = 2 if self.site.upsampled else 1
-        x = modulated_conv2d(x, self.weight, self.affine(w), self.resample_filter, up=up)  # [N, C, H', W']
+        x, demod = modulated_conv2d(
+            x, self.weight, self.affine(w), self.resample_filter, up=up
+        )  # [N, C, H', W'], [N, C]
+        gain, clamp = math.sqrt(2) * gain, None if self.clamp is None else self.clamp * gain
+        terms = self._added(noise)
+        if terms is None:
+            x = scale_channels(x, demod)
+            for label, injector in self.noise.items():
+                x = injector(x, noise[f"{self.site.name}/{label}"].to(x.dtype), w.to(x.dtype)).to(x.dtype)
+            return bias_act(x, self.bias, gain=gain, clamp=clamp)
+        if not terms:
+            return bias_act(x, self.bias, gain=gain, clamp=clamp, scale=demod)
+        return noise_bias_act(x, *terms[0], self.bias, gain=gain, clamp=clamp, scale=demod)
+
+    def _added(self, noise: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]] | None:
+        """(noise, strength) of all that the injectors do, where that is adding one product or nothing; else None."""
+        found: list[tuple[Tensor, Tensor]] = []
         for label, injector in self.noise.items():
-            x = injector(x, noise[f"{self.site.name}/{label}"].to(x.dtype), w.to(x.dtype)).to(x.dtype)
-        clamp = None if self.clamp is None else self.clamp * gain
-        return bias_act(x, self.bias, "lrelu", gain=math.sqrt(2) * gain, clamp=clamp)
+            assert isinstance(injector, FeatureInjector)
+            added = injector.added(noise[f"{self.site.name}/{label}"])
+            if added is None:
+                return None
+            found += added
+        return found if len(found) <= 1 else None
 
 
 class ToRGB(nn.Module):
@@ -101,13 +128,10 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
         self.random_init = {"weight": 1.0}
-        self.register_buffer("resample_filter", bilinear_filter(), persistent=False)
-        self.resample_filter: Tensor
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, C, H, W], w [N, D] -> [N, img_channels, H, W]."""
-        style = self.affine(w) * self.weight_gain
-        x = modulated_conv2d(x, self.weight, style, self.resample_filter, demodulate=False)
+        x = modulated_pointwise(x, self.weight.flatten(1), self.affine(w) * self.weight_gain)
         return bias_act(x, self.bias, "linear", clamp=self.clamp)
 
 
@@ -150,6 +174,7 @@ class SynthesisBlock(Block):
         dtype = self.low_precision or ws.dtype
         if x is None:
             x = self.const.to(dtype).expand(len(ws), *self.const.shape)  # [N, C, 4, 4]
+            x = x.contiguous(memory_format=torch.channels_last)  # what convolutions are fastest in, from here on
             x = self.conv1(x, ws[:, 0], noise)
         elif self.architecture == "residual":
             x = x.to(dtype)

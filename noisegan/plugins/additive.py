@@ -38,6 +38,9 @@ class AdditiveNoise(FeatureInjector):
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
         return x + self.strength * noise
 
+    def added(self, noise: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(noise, self.strength)]
+
 
 @hookimpl
 def register_strategies(register: Callable[[StrategySpec[Any]], None]) -> None:

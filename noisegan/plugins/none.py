@@ -24,6 +24,9 @@ class NoInjector(FeatureInjector):
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
         return x
 
+    def added(self, noise: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return []
+
 
 @hookimpl
 def register_strategies(register: Callable[[StrategySpec[Any]], None]) -> None:
