@@ -5,12 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from noisegan.ext import load
 from noisegan.manager import Plugins
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _native_operations() -> None:
+    """Built once, in the user's cache, before a test points noisegan to another."""
+    load.kernels_for("cpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -197,9 +197,10 @@ def _run_ninja(folder: Path, text: str, compiler: str) -> None:
 
 def _cause(log: str) -> str:
     """The line of a compiler's output that says most: the first error, else the last line."""
-    lines = [" ".join(line.split()) for line in log.splitlines() if line.strip() and not line.startswith("ninja:")]
+    said = re.split(r"^FAILED: .*\n.*\n", log, maxsplit=1, flags=re.MULTILINE)[-1]  # after ninja's copy of the command
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip() and not line.startswith("ninja:")]
     errors = [line for line in lines if re.search(r"\b(fatal|error|cannot find|undefined reference)\b", line)]
-    chosen = (errors or lines[-1:] or ["it said nothing"])[0]
+    chosen = (errors or lines[-1:] or ["it gave no reason"])[0]
     return chosen.replace(f"{CSRC}{os.sep}", "")
 
 

@@ -160,8 +160,8 @@ def _make(root: Path, name: str, key_parts: Mapping[str, str], filename: str, ma
     if (entry / filename).is_file():
         return entry / filename
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / f".{name}.lock"):
-        _sweep(root)
+    with _locked(root / f".{name}.lock") as alone:
+        _sweep(root, name if alone else None)
         if (entry / filename).is_file():
             return entry / filename
         with temporary_folder(root, f".{name}.") as temporary:
@@ -187,15 +187,15 @@ def _make(root: Path, name: str, key_parts: Mapping[str, str], filename: str, ma
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock; the system lets it go when the process ends, however it ends.
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold a lock; the system lets it go when the process ends, however it ends. Gives False where there are none.
 
     Raises:
         BuildError: when it is held by another for longer than LOCK_LIMIT_S.
     """
     start = time.monotonic()
     told = False
-    while (handle := _open_locked(path)) is None:
+    while (held := _open_locked(path)) is None:
         if time.monotonic() - start > LOCK_LIMIT_S:
             raise BuildError(
                 f"{_holder(path)} has been building noisegan's operations for more than {LOCK_LIMIT_S:g} s and holds "
@@ -205,26 +205,28 @@ def _locked(path: Path) -> Iterator[None]:
             _LOG.warning("noisegan: waiting for %s, which is building the same operations ...", _holder(path))
             told = True
         time.sleep(0.05)
+    handle, alone = held
     try:
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
+        yield alone
     finally:
         with suppress(OSError):
             path.unlink()  # while it is held: see _open_locked
         os.close(handle)
 
 
-def _open_locked(path: Path) -> int | None:
-    """An open file that is locked while it is open, or that cannot be; None when another has it."""
+def _open_locked(path: Path) -> tuple[int, bool] | None:
+    """A file that is locked while it is open, or (False) that cannot be; None when another has it."""
     while True:
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-        if _flock(handle) is False:
+        locked = _flock(handle)
+        if locked is False:
             os.close(handle)
             return None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), path.stat()):
-                return handle
+                return handle, locked is True
         os.close(handle)  # its holder removed it before letting go
 
 
@@ -247,13 +249,19 @@ def _holder(path: Path) -> str:
     return "another process"
 
 
-def _sweep(root: Path) -> None:
-    """Remove the folders and locks of builders that were killed; a living one holds its lock.
+def _sweep(root: Path, mine: str | None = None) -> None:
+    """Remove the folders and locks of builders that were killed: nobody holds their lock, or the caller does.
 
-    The lock of the caller itself counts as held, and so does every lock where there are none.
+    Args:
+        mine: name of the entry whose lock the caller holds.
     """
     for path in root.glob(".*"):
-        lock = path.with_name(f".{path.name[1:].rpartition('.')[0]}.lock")
+        name = path.name[1:].rpartition(".")[0]
+        lock = root / f".{name}.lock"
+        if name == mine:
+            if path != lock:
+                shutil.rmtree(path, ignore_errors=True)
+            continue
         with suppress(OSError):
             handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
             try:
