@@ -48,7 +48,7 @@ def _print(found: dict[str, Any]) -> None:
             "NVRTC": tools["nvrtc"] or "none",
         },
     )
-    _section("Cache", {"folder": cache["folder"], "holds": f"{len(cache['entries'])} builds, {_size(cache['bytes'])}"})
+    _section("Cache", {"folder": cache["folder"], "holds": f"builds: {len(cache['entries'])}, {_size(cache['bytes'])}"})
     _section(
         f"Backends (NOISEGAN_EXT={found['NOISEGAN_EXT']})",
         {kind: f"{item['backend'] or 'ERROR'}: {item['why']}" for kind, item in found["backends"].items()},
@@ -73,7 +73,7 @@ def _section(title: str, lines: dict[str, str]) -> None:
 def _device(item: dict[str, Any]) -> str:
     parts = [item["name"]]
     if "threads" in item:
-        parts += [f"{item['threads']} threads", item["capability"], " ".join(item["features"])]
+        parts += [f"threads: {item['threads']}", item["capability"], " ".join(item["features"])]
     elif "capability" in item:
         parts += [f"capability {item['capability']}", _size(item["memory_bytes"])]
     return ", ".join(part for part in parts if part)

@@ -77,4 +77,4 @@ def clean() -> None:
     from noisegan.ext import cache
 
     count, size = cache.clean()
-    click.echo(f"removed {count} builds, {size / 1e6:.1f} MB, from {cache.folder()}")
+    click.echo(f"removed {count} build{'s' * (count != 1)}, {size / 1e6:.1f} MB, from {cache.folder()}")
