@@ -2,86 +2,96 @@
 #pragma once
 #include "cpu_philox.h"
 
-template <class A, class Scale, class Bias, class Strength, class Value>
-void act_row(const A* x, A* y, i64 length, Scale scale, Bias bias, Strength strength, Value noise, Activation<A> act) {
-#pragma omp simd
-  for (i64 i = 0; i < length; ++i) y[i] = act(x[i] * scale[i] + (strength[i] * noise[i] + bias[i]));
-}
-
+// A row; `noise` may be null. Scale and Bias are rows or Scalars.
 template <class A, class Scale, class Bias>
-void act_row(const A* x, A* y, i64 length, Scale scale, Bias bias, Activation<A> act) {
+NG_ROW void act_row(const A* x, A* y, i64 length, Scale scale, Bias bias, A strength, const A* noise,
+                    const Activation<A>& given) {
+  const Activation<A> act = given;
+  if (noise) {
 #pragma omp simd
-  for (i64 i = 0; i < length; ++i) y[i] = act(x[i] * scale[i] + bias[i]);
+    for (i64 i = 0; i < length; ++i) y[i] = act(x[i] * scale[i] + (strength * noise[i] + bias[i]));
+  } else {
+#pragma omp simd
+    for (i64 i = 0; i < length; ++i) y[i] = act(x[i] * scale[i] + bias[i]);
+  }
 }
 
-// One segment, with the noise as it comes along the row: `strength` and `noise` point at the first element.
 template <class T, class A, class Scale, class Bias>
-void bias_act_segment(const T* x, T* y, i64 length, Scale scale, Bias bias, const A* strength, i64 strength_stride,
-                      const A* noise, i64 noise_stride, const Activation<A>& act) {
-  A wide[kSegment], strengths[kSegment], noises[kSegment];
+void act_segment(const T* x, T* y, i64 length, Scale scale, Bias bias, A strength, const A* noise,
+                 const Activation<A>& act) {
+  A wide[kSegment];
   const A* row = widen_row(x, length, wide);
   A* out = target_row(y, wide);
-  if (!strength || !noise) {
-    act_row(row, out, length, scale, bias, act);
-  } else if (strength_stride == 0 && noise_stride == 0) {
-    act_row(row, out, length, scale, bias, Scalar<A>{*strength}, Scalar<A>{*noise}, act);
-  } else {
-    const A* e = gather_row(noise, noise_stride, length, noises);
-    if (strength_stride == 0) {
-      act_row(row, out, length, scale, bias, Scalar<A>{*strength}, e, act);
-    } else {
-      act_row(row, out, length, scale, bias, gather_row(strength, strength_stride, length, strengths), e, act);
-    }
-  }
+  act_row(row, out, length, scale, bias, strength, noise, act);
   finish_row(out, length, y);
 }
 
-// Rows of pixels: scale and bias are numbers.
-template <class T, class A> void bias_act_planes(const BiasAct& p, const Operand<A>& strength, const Operand<A>& noise) {
+// out = strength noise, rows with any strides
+template <class A>
+NG_ROW void product_row(const A* strength, i64 strength_stride, const A* noise, i64 noise_stride, i64 length, A* out) {
+  if (strength_stride == 0 && noise_stride == 0) {
+    std::fill_n(out, length, *strength * *noise);
+  } else {
+    for (i64 i = 0; i < length; ++i) out[i] = strength[i * strength_stride] * noise[i * noise_stride];
+  }
+}
+
+// Rows of pixels: scale and bias are numbers, and so is the strength unless it is a map.
+template <class T, class A>
+void bias_act_planes(const BiasAct& p, const Operand<A>& strength, const Operand<A>& noise, bool noisy) {
   const T* x = (const T*)p.x;
   T* y = (T*)p.y;
   const A *scale = (const A*)p.scale, *bias = (const A*)p.bias;
   const Activation<A> act = activation_of<A>(p);
   const i64 planes = p.n * p.c, group = std::max<i64>(1, kGrain / p.p);
   for_each_job(ceil_div(planes, group), planes * p.p, p.threads, [=, &p](i64 job) {
+    A buffer[kSegment];
     for (i64 plane = job * group; plane < std::min(planes, (job + 1) * group); ++plane) {
       const i64 n = plane / p.c, c = plane % p.c;
       const Scalar<A> s = {scale ? scale[plane] : (A)1}, b = {bias ? bias[c] : (A)0};
       for (i64 i = 0; i < p.p; i += kSegment) {
-        const A* r = strength.data ? strength.at(n, c, i) : nullptr;
-        const A* e = noise.data ? noise.at(n, c, i) : nullptr;
         const i64 at = plane * p.p + i, length = std::min(kSegment, p.p - i);
-        bias_act_segment(x + at, y + at, length, s, b, r, strength.p, e, noise.p, act);
+        A r = 1;
+        const A* e = nullptr;
+        if (noisy && strength.p == 0 && noise.p == 1) {
+          r = *strength.at(n, c, i);
+          e = noise.at(n, c, i);
+        } else if (noisy) {
+          product_row(strength.at(n, c, i), strength.p, noise.at(n, c, i), noise.p, length, buffer);
+          e = buffer;
+        }
+        act_segment(x + at, y + at, length, s, b, r, e, act);
       }
     }
   });
 }
 
-// Rows of channels: scale and bias are rows. Without noise several pixels make one row, for which scale and bias repeat.
-template <class T, class A> void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand<A>& noise) {
+// Rows of channels: scale and bias are rows. Few channels: several pixels make one row, for which scale and bias repeat.
+template <class T, class A>
+void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand<A>& noise, bool noisy) {
   const T* x = (const T*)p.x;
   T* y = (T*)p.y;
   const Activation<A> act = activation_of<A>(p);
-  const bool noisy = strength.data && noise.data;
-  const i64 repeat = noisy ? 1 : std::max<i64>(1, kSegment / p.c), period = repeat * p.c;
-  const i64 scales = p.scale ? p.n : 1;
-  std::vector<A> scale((size_t)(scales * period), (A)1), bias((size_t)period, (A)0);
-  for (i64 i = 0; i < scales * period; ++i)
-    if (p.scale) scale[(size_t)i] = ((const A*)p.scale)[i / period * p.c + i % p.c];
-  for (i64 i = 0; i < period; ++i)
-    if (p.bias) bias[(size_t)i] = ((const A*)p.bias)[i % p.c];
+  const i64 repeat = std::max<i64>(1, kSegment / p.c), period = repeat * p.c, scales = p.scale ? p.n : 1;
+  std::vector<A> scale((size_t)(scales * period)), bias((size_t)period);
+  for (i64 n = 0; n < scales; ++n)
+    repeat_row(p.scale ? (const A*)p.scale + n * p.c : nullptr, (A)1, p.c, period, scale.data() + n * period);
+  repeat_row((const A*)p.bias, (A)0, p.c, period, bias.data());
 
   const i64 group = repeat * std::max<i64>(1, kGrain / period), groups = ceil_div(p.p, group);
   for_each_job(p.n * groups, p.n * p.p * p.c, p.threads, [=, &p, &scale, &bias](i64 job) {
+    A products[kSegment];
     const i64 n = job / groups, first = job % groups * group, last = std::min(p.p, first + group);
-    const A* s = scale.data() + (p.scale ? n * period : 0);
+    const A *s = scale.data() + (p.scale ? n * period : 0), *b = bias.data();
     for (i64 pixel = first; pixel < last; pixel += repeat) {
-      const i64 row = std::min(repeat, last - pixel) * p.c;
-      for (i64 c = 0; c < row; c += kSegment) {
-        const A* r = noisy ? strength.at(n, c, pixel) : nullptr;
-        const A* e = noisy ? noise.at(n, c, pixel) : nullptr;
-        const i64 at = (n * p.p + pixel) * p.c + c, length = std::min(kSegment, row - c);
-        bias_act_segment(x + at, y + at, length, s + c, bias.data() + c, r, strength.c, e, noise.c, act);
+      const i64 pixels = std::min(repeat, last - pixel);
+      for (i64 c = 0; c < p.c; c += kSegment) {
+        const i64 at = (n * p.p + pixel) * p.c + c, channels = std::min(kSegment, p.c - c);
+        for (i64 i = 0; i < (noisy ? pixels : 0); ++i) {
+          const A *r = strength.at(n, c, pixel + i), *e = noise.at(n, c, pixel + i);
+          product_row(r, strength.c, e, noise.c, channels, products + i * channels);
+        }
+        act_segment(x + at, y + at, pixels * channels, s + c, b + c, (A)1, noisy ? products : nullptr, act);
       }
     }
   });
@@ -90,11 +100,13 @@ template <class T, class A> void bias_act_pixels(const BiasAct& p, const Operand
 template <class T> void bias_act(const BiasAct& p) {
   typedef ArithmeticOf<T> A;
   if (p.n == 0 || p.c == 0 || p.p == 0) return;
-  const NoiseMap<A> noise(p.noise, p.n, p.p, p.threads);
+  const Noise none = {};
+  const NoiseMap<A> noise(p.strength ? p.noise : none, p.n, p.p, p.threads);
   const Operand<A> strength = {(const A*)p.strength, p.strength_n, p.strength_c, p.strength_p};
+  const bool noisy = strength.data && noise.operand.data;
   if (rows_of_channels(p)) {
-    bias_act_pixels<T>(p, strength, noise.operand);
+    bias_act_pixels<T>(p, strength, noise.operand, noisy);
   } else {
-    bias_act_planes<T>(p, strength, noise.operand);
+    bias_act_planes<T>(p, strength, noise.operand, noisy);
   }
 }

@@ -4,7 +4,7 @@
 #include "cpu_philox.h"
 
 // h for a row; y may be null.
-template <class A> void slope_row(const A* g, const A* y, A* h, i64 length, const Activation<A>& given) {
+template <class A> NG_ROW void slope_row(const A* g, const A* y, A* h, i64 length, const Activation<A>& given) {
   const Activation<A> act = given;
   if (y) {
 #pragma omp simd
@@ -15,28 +15,37 @@ template <class A> void slope_row(const A* g, const A* y, A* h, i64 length, cons
   }
 }
 
-template <class A, class Factor> void scale_row(const A* h, A* out, i64 length, Factor factor) {
+template <class A, class Factor> NG_ROW void scale_row(const A* h, A* out, i64 length, Factor factor) {
 #pragma omp simd
   for (i64 i = 0; i < length; ++i) out[i] = h[i] * factor[i];
 }
 
-template <class A> double sum_row(const A* h, i64 length) {
+template <class A> NG_ROW double sum_row(const A* h, i64 length) {
   A sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (i64 i = 0; i < length; ++i) sum += h[i];
   return sum;
 }
 
-template <class A, class Factor> double dot_row(const A* h, Factor factor, i64 length) {
+template <class A, class Factor> NG_ROW double dot_row(const A* h, Factor factor, i64 length) {
   A sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (i64 i = 0; i < length; ++i) sum += h[i] * factor[i];
   return sum;
 }
 
-template <class A, class Factor> void add_row(const A* h, Factor factor, i64 length, A* sums) {
+template <class A, class Factor> NG_ROW void add_row(const A* h, Factor factor, i64 length, A* sums) {
 #pragma omp simd
   for (i64 i = 0; i < length; ++i) sums[i] += h[i] * factor[i];
+}
+
+// A row with any stride, 0 included
+template <class A> NG_ROW void spread_row(const A* from, i64 stride, i64 length, A* out) {
+  if (stride == 0) {
+    std::fill_n(out, length, *from);
+  } else {
+    for (i64 i = 0; i < length; ++i) out[i] = from[i * stride];
+  }
 }
 
 // Computes h of a segment, gives gx, and returns h: in `buffer`, or in gx if that is the same.
@@ -114,11 +123,6 @@ template <class A> struct LaneSums {
   }
 };
 
-template <class A> const A* repeat_row(const A* values, i64 period, i64 length, A* buffer) {
-  for (i64 i = 0; i < length; ++i) buffer[i] = values ? values[i % period] : (A)1;
-  return buffer;
-}
-
 // Rows of up to kSegment lanes: several pixels of few channels, or part of one pixel's channels.
 template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand<A>& noise) {
   const Activation<A> act = activation_of<A>(p);
@@ -135,20 +139,16 @@ template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand
       if (p.sum_h) sum_h.clear(lanes);
       if (p.sum_hx) sum_hx.clear(lanes);
       if (p.sum_he) sum_he.clear(lanes);
-      const A* scale = p.scale ? repeat_row((const A*)p.scale + n * p.c + c, channels, lanes, scales) : nullptr;
+      const A* scale = p.scale ? repeat_row((const A*)p.scale + n * p.c + c, (A)1, channels, lanes, scales) : nullptr;
       i64 rows = 0;
       for (i64 pixel = first; pixel < last; pixel += repeat) {
         const i64 at = (n * p.p + pixel) * p.c + c, pixels = std::min(repeat, last - pixel), length = pixels * channels;
         const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
         if (p.sum_h) add_row(h, one, length, sum_h.recent);
         if (p.sum_hx) add_row(h, widen_row((const T*)p.x + at, length, wide_x), length, sum_hx.recent);
-        if (p.sum_he && repeat == 1 && noise.c == 0) {
-          add_row(h, Scalar<A>{*noise.at(n, 0, pixel)}, length, sum_he.recent);
-        } else if (p.sum_he) {
-          for (i64 i = 0; i < pixels; ++i)
-            for (i64 k = 0; k < channels; ++k) noises[i * channels + k] = *noise.at(n, c + k, pixel + i);
-          add_row(h, (const A*)noises, length, sum_he.recent);
-        }
+        for (i64 i = 0; i < (p.sum_he ? pixels : 0); ++i)
+          spread_row(noise.at(n, c, pixel + i), noise.c, channels, noises + i * channels);
+        if (p.sum_he) add_row(h, (const A*)noises, length, sum_he.recent);
         if (++rows % 32 == 0) {
           if (p.sum_h) sum_h.flush(lanes);
           if (p.sum_hx) sum_hx.flush(lanes);

@@ -59,13 +59,9 @@ template <class T> void filter_any(const UpFirDn& p, i64 planes, i64 inner) {
 template <class T> void upfirdn2d(const UpFirDn& p) {
   const i64 inner = p.channels_last ? p.c : 1, planes = p.channels_last ? p.n : p.n * p.c;
   if (planes == 0 || inner == 0 || p.oh <= 0 || p.ow <= 0) return;
-  const bool four = p.separable && p.kh == 4 && p.kw == 4;
-  if (four && p.up == 2 && p.down == 1) {
-    resample4<T, 2, 1>(p, planes, inner);
-  } else if (four && p.up == 1 && p.down == 2) {
-    resample4<T, 1, 2>(p, planes, inner);
-  } else if (four && p.up == 1 && p.down == 1) {
-    resample4<T, 1, 1>(p, planes, inner);
+  const bool common = (p.up == 1 && p.down <= 2) || (p.up == 2 && p.down == 1);
+  if (common && p.separable && p.kh == 4 && p.kw == 4) {
+    resample4<T>(p, planes, inner);
   } else {
     filter_any<T>(p, planes, inner);
   }
