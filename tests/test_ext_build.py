@@ -138,9 +138,11 @@ def test_whatever_it_depends_on_makes_another(sources: Path, monkeypatch: pytest
     paths.append(build.cpu_library())
     monkeypatch.setattr(build, "CPU_FLAGS", ("-O0", "-fPIC"))
     paths.append(build.cpu_library())
+    monkeypatch.setenv("CXX", f"{next(toolchain.compilers()).command[0]} -DSOMETHING")
+    paths.append(build.cpu_library())
     (sources / "readme.txt").write_text("nothing to do with it")
     assert build.cpu_library() == paths[-1]
-    assert len(set(paths)) == 6
+    assert len(set(paths)) == 7
 
 
 def test_several_sources_become_one_library(sources: Path) -> None:

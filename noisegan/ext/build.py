@@ -63,7 +63,7 @@ def cpu_library() -> Path:
     for compiler in toolchain.compilers():
         try:
             return cached(
-                key | {"compiler": compiler.version},
+                key | {"compiler": " ".join((compiler.version, *compiler.command[1:]))},
                 CPU_LIBRARY,
                 lambda folder, compiler=compiler: _build_cpu(folder, compiler, flags),  # type: ignore[misc]
             )

@@ -298,7 +298,7 @@ def _flush(path: Path) -> None:
     """Raises:
     FileNotFoundError: when `make` has not made it.
     """
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR)  # Windows flushes nothing that is open for reading only
     try:
         os.fsync(handle)
     finally:

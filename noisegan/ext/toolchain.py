@@ -49,7 +49,7 @@ def compilers() -> Iterator[Tool]:
         if found is None or os.path.realpath(found) in seen:
             continue
         seen.add(os.path.realpath(found))
-        version = _first_line(found, "--version")
+        version = _first_line(found, *command[1:], "--version")
         if version is not None:
             yield Tool((found, *command[1:]), version)
 
