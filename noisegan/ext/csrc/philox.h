@@ -32,8 +32,13 @@ NG_HD float philox_uniform(u32 word) { return (float)(word >> 8) * 5.96046447753
 // Two words make two normals; all 32 bits of the first set the radius.
 NG_HD void box_muller(u32 first, u32 second, float* normal0, float* normal1) {
   float u = (float)first * 2.3283064365386963e-10f + 1.1641532182693481e-10f;  // 2^-32, 2^-33: (0, 1]
-  float angle = (float)second * 1.4629180792671596e-9f;                        // 2 pi 2^-32
-  float radius = sqrtf(-2.0f * logf(u));
-  *normal0 = radius * cosf(angle);
-  *normal1 = radius * sinf(angle);
+  float radius = sqrtf(-2.0f * logf(u)), sine, cosine;
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+  sincospif((float)second * 4.656612873077393e-10f, &sine, &cosine);  // 2^-31; cosf brings code for huge angles
+#else
+  float angle = (float)second * 1.4629180792671596e-9f;  // 2 pi 2^-32
+  sine = sinf(angle), cosine = cosf(angle);
+#endif
+  *normal0 = radius * cosine;
+  *normal1 = radius * sine;
 }
