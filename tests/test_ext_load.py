@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +48,7 @@ class Gpus:
         self.loadable = [b"nvcc", b"nvrtc"]
         self.launched: list[tuple[str, bytes, int]] = []
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "device", lambda index: nullcontext())
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=0: self.capabilities[index])
         monkeypatch.setattr(build, "built_cuda_image", lambda capability: capability in self.built or None)
         monkeypatch.setattr(build, "cuda_image", self.cuda_image)

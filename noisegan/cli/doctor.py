@@ -14,6 +14,14 @@ import click
 def command(as_json: bool) -> None:
     """Show what noisegan runs on here, and test its operations.
 
+    \b
+    NOISEGAN_EXT chooses what the operations run on:
+      auto    the fastest there is (default)
+      native  the C++ library on CPUs, nvcc's image on GPUs, or an error
+      nvrtc   as auto on CPUs, NVRTC's image on GPUs or an error
+      ref     plain PyTorch
+    What is built is kept in $NOISEGAN_CACHE, by default ~/.cache/noisegan.
+
     Exits with status 0 when every operation computes what it should on every device and 1 when one does not.
 
     \b

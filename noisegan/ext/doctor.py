@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import platform
@@ -22,6 +21,7 @@ from noisegan.ext import (
     cache,
     load,
     noise_bias_act,
+    nvrtc,
     philox_bits,
     philox_normal,
     philox_uniform,
@@ -155,8 +155,8 @@ def _cache() -> dict[str, Any]:
 
 def _nvrtc() -> str | None:
     try:
-        return str(importlib.import_module("noisegan.ext.nvrtc").version())
-    except (ImportError, NoiseganError):
+        return nvrtc.version()
+    except NoiseganError:
         return None
 
 

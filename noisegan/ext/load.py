@@ -14,7 +14,6 @@ preferred where nothing was built before (`noisegan ext build`).
 from __future__ import annotations
 
 import ctypes
-import importlib
 import logging
 import os
 import threading
@@ -111,11 +110,13 @@ class CudaKernelsByDevice:
 
     def prepare(self, index: int) -> Kernels:
         """The kernels for a GPU, made if need be."""
-        cuda = importlib.import_module("noisegan.ext.cuda")
+        from noisegan.ext.cuda import CudaKernels  # here, as NVRTC below: a CPU needs neither
+
         capability = torch.cuda.get_device_capability(index)
         with self._lock:
             if capability not in self._made:
-                self._made[capability] = cuda.CudaKernels(self._image(capability), self.name)
+                with torch.cuda.device(index):  # where they are tried
+                    self._made[capability] = CudaKernels(self._image(capability), self.name)
             self._by_index[index] = self._made[capability]
         return self._by_index[index]
 
@@ -192,7 +193,7 @@ def _choose(device_type: str, mode: str) -> tuple[Choice, str | None]:
     for why, make in routes:
         try:
             kernels = make()
-        except (NoiseganError, ImportError) as error:
+        except NoiseganError as error:
             failures.append(str(error))
         else:
             if kernels is not None:
@@ -227,5 +228,6 @@ def _native_image(capability: tuple[int, int]) -> bytes:
 
 
 def _nvrtc_image(capability: tuple[int, int]) -> bytes:
-    image: bytes = importlib.import_module("noisegan.ext.nvrtc").compile_image(capability)
-    return image
+    from noisegan.ext.nvrtc import compile_image
+
+    return compile_image(capability)
