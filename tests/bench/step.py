@@ -54,9 +54,11 @@ def _rows(candidates: Sequence[Candidate], *, rounds: int, tell: Callable[[str],
     """Rounds in turns; a row each."""
     size = candidates[0].size
     with ExitStack() as stack:
-        tell(f"{size}: starting {len(candidates)} processes")
-        workers = [stack.enter_context(Worker(candidate)) for candidate in candidates]
-        backends = [worker.ready() for worker in workers]
+        workers, backends = [], []
+        for candidate in candidates:  # one after another: warming up together, they would fight for the cores
+            tell(f"{size}: starting {candidate.impl}, {candidate.precision}, {candidate.strategy}")
+            workers.append(stack.enter_context(Worker(candidate)))
+            backends.append(workers[-1].ready())
         times: list[list[Times]] = [[] for _ in workers]
         for number in range(rounds):
             tell(f"{size}: round {number + 1} of {rounds}")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from noisegan.core.config import TrainConfig, networks
+from noisegan.core.data import ImageDataset, open_dataset
 from noisegan.core.distributed import World
+from noisegan.core.images import to_float
 from noisegan.core.noise import StreamNoise
 from noisegan.core.phases import PHASES, RealBatch, TrainingStep
 from noisegan.core.rng import Streams
@@ -34,17 +37,13 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 Times = dict[str, float]
 
 
-@dataclass(frozen=True)
-class SyntheticImages:
-    """As much of a data set as a training step asks for."""
-
-    count: int = 1024
-
-    def __len__(self) -> int:
-        return self.count
-
-    def labels(self, indices: Sequence[int] | Tensor) -> Tensor:
-        return torch.zeros(len(indices), 0)
+def synthetic_images(resolution: int, count: int = 64) -> ImageDataset:
+    """Colour noise, in memory."""
+    pixels = np.random.default_rng(0).integers(256, size=(count, resolution, resolution, 3), dtype=np.uint8)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "synthetic.npy")
+        np.save(path, pixels)
+        return open_dataset(path)
 
 
 def batch_of(size: str) -> int:
@@ -83,10 +82,10 @@ class Workload:
             prepare(self.state)
         self.streams = Streams(0)
         self.batch: int = self.config.need("batch")
-        self.step = TrainingStep(self.state, self.config, SyntheticImages(), self.streams, world)  # type: ignore[arg-type]
-        shape = (3, self.config.need("resolution"), self.config.need("resolution"))
-        images = self.streams["data"].source(ids=range(self.batch)).uniform(*shape) * 2 - 1
-        self.real = RealBatch(images, torch.zeros(self.batch, 0))
+        dataset = synthetic_images(self.config.need("resolution"))
+        self.step = TrainingStep(self.state, self.config, dataset, self.streams, world)
+        items = torch.arange(self.batch)
+        self.real = RealBatch(to_float(dataset.images(items)), dataset.labels(items))
         self.z = self.streams["z"].source(ids=range(self.batch)).normal(self.state.G.z_dim)
         self._now = CLOCKS[clock]
         self._phase = self.step._phase
