@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from noisegan.ext import ops, reference
+from noisegan.ext.params import DTYPES
 
 LRELU_SLOPE = 0.2
 _ACTIVATIONS = {"lrelu": (LRELU_SLOPE, math.sqrt(2)), "linear": (1.0, 1.0)}
@@ -64,6 +65,7 @@ def bias_act(
 
     Raises:
         ValueError: for another activation, a gain or clamp that is not above 0, or shapes that do not fit.
+        TypeError: for maps of another type than the four.
     """
     return _fused(x, None, None, b, act, gain, clamp, scale)
 
@@ -127,6 +129,7 @@ def upfirdn2d(
     Raises:
         ValueError: when x is not 4-D, f not 1-D or 2-D, up or down below 1, or the result would be empty.
     """
+    _check_dtype(x)
     if x.ndim != 4 or f.ndim not in (1, 2):
         raise ValueError(
             f"upfirdn2d needs x [N, C, H, W] and f [k] or [kh, kw], not {list(x.shape)} and {list(f.shape)}"
@@ -191,6 +194,7 @@ def _fused(
     clamp: float | None,
     scale: Tensor | None,
 ) -> Tensor:
+    _check_dtype(x)
     if act not in _ACTIVATIONS:
         raise ValueError(f"act must be 'lrelu' or 'linear', not {act!r}")
     slope, own_gain = _ACTIVATIONS[act]
@@ -223,6 +227,11 @@ def _fused(
         math.inf if clamp is None else _representable(clamp, x.dtype),
     )
     return out
+
+
+def _check_dtype(x: Tensor) -> None:
+    if x.dtype not in DTYPES:
+        raise TypeError(f"maps must be float32, float64, bfloat16 or float16, not {x.dtype}: convert them")
 
 
 def _broadcast(value: Tensor, x: Tensor, name: str) -> Tensor:

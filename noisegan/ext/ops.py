@@ -51,18 +51,22 @@ _philox = torch.ops.noisegan.philox.default
 WORDS, UNIFORM, NORMAL = 0, 1, 2
 """Kinds of numbers that `philox` gives."""
 
-_prepared: set[str] = set()
+_registered: set[str] = set()
 
 
 def prepare(device: torch.device) -> None:
     """Give the operations the native kernels of this type of device, if there are any. Cheap after the first call."""
-    if device.type in _prepared:
-        return
-    _prepared.add(device.type)
-    kernels = load.kernels_for(device.type)
-    if kernels is not None:
+    kind = device.type
+    if load.kernels_for(kind) is not None and kind not in _registered:
+        _registered.add(kind)
         for name in _SCHEMAS:
-            _library.impl(name, partial(getattr(host, name), kernels), device.type.upper())
+            _library.impl(name, partial(_run, name, kind), kind.upper())
+
+
+def _run(name: str, kind: str, *arguments: Any) -> Any:
+    """The operation by the kernels chosen now: `load.forget` may have led back to none."""
+    kernels = load.kernels_for(kind)
+    return getattr(reference, name)(*arguments) if kernels is None else getattr(host, name)(kernels, *arguments)
 
 
 def h_of(g: Tensor, y: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:

@@ -1,0 +1,386 @@
+"""Native operations against their plain-PyTorch twins: values, both gradients, types, layouts, odd sizes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.library import opcheck
+
+from noisegan.core.rng import Streams
+from noisegan.ext import (
+    DrawnNoise,
+    bias_act,
+    load,
+    noise_bias_act,
+    philox_bits,
+    philox_normal,
+    philox_uniform,
+    reference,
+    scale_channels,
+    upfirdn2d,
+)
+
+SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 17, 4, 4), (2, 5, 33, 41), (0, 3, 4, 4)]
+DTYPES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+NETWORK_RESAMPLING = [
+    {"up": 2, "padding": (2, 1, 2, 1), "gain": 4.0},
+    {"down": 2, "padding": (1, 1, 1, 1)},
+    {"padding": (1, 1, 1, 1), "gain": 4.0},
+    {"padding": (2, 2, 2, 2)},
+]
+
+
+@pytest.fixture(autouse=True)
+def _native() -> None:
+    if load.kernels_for("cpu") is None:
+        pytest.skip("no C++ compiler: there is no native library to compare")
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]:
+    """Runs a function with the twins in place of the native kernels."""
+
+    def run(function: Callable[[], Any]) -> Any:
+        monkeypatch.setenv("NOISEGAN_EXT", "ref")
+        load.forget()
+        try:
+            assert load.kernels_for("cpu") is None
+            return function()
+        finally:
+            monkeypatch.delenv("NOISEGAN_EXT")
+            load.forget()
+
+    return run
+
+
+def normal(name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return Streams(3)[name].source(ids=[0]).normal(*shape)[0].to(dtype)
+
+
+def one_map(name: str, size: tuple[int, int, int, int]) -> Tensor:
+    return normal(name, size[0], 1, *size[2:])
+
+
+def maps(name: str, shape: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
+    x = normal(name, *shape, dtype=dtype)
+    return x.contiguous(memory_format=layout) if x.ndim == 4 else x
+
+
+Size = tuple[int, int, int, int]
+OPERANDS: dict[str, Callable[[Size], dict[str, Any]]] = {
+    "nothing": lambda s: {},
+    "bias": lambda s: {"b": normal("b", s[1])},
+    "scale": lambda s: {"scale": normal("s", *s[:2])},
+    "map noise": lambda s: {"noise": one_map("e", s), "strength": normal("t")},
+    "all": lambda s: {
+        "b": normal("b", s[1]),
+        "scale": normal("s", *s[:2]),
+        "noise": one_map("e", s),
+        "strength": normal("t", s[1], 1, 1),
+    },
+    "sigma map": lambda s: {"noise": one_map("e", s), "strength": one_map("t", s)},
+    "one sigma map": lambda s: {"noise": normal("e", 1, 1, *s[2:]), "strength": normal("t", *s[2:])},
+    "noise per channel": lambda s: {"noise": normal("e", *s), "strength": normal("t"), "b": normal("b", s[1])},
+    "noise per channel, channels last": lambda s: {
+        "noise": normal("e", *s).contiguous(memory_format=torch.channels_last),
+        "strength": normal("t", s[0], 1, 1, 1),
+    },
+    "both per channel": lambda s: {"noise": normal("e", *s), "strength": normal("t", *s)},
+    "a noise per row": lambda s: {"noise": normal("e", s[0], 1, s[2], 1), "strength": normal("t", 1, s[1], 1, s[3])},
+    "drawn": lambda s: {
+        "noise": DrawnNoise((5, 6), 7, torch.arange(s[0]) + 2**33, 3),
+        "strength": normal("t", s[1], 1, 1),
+        "b": normal("b", s[1]),
+    },
+    "drawn with a sigma map": lambda s: {
+        "noise": DrawnNoise((5, 6), 7, torch.arange(s[0]), 0),
+        "strength": normal("t", 1, 1, *s[2:]),
+        "scale": normal("s", *s[:2]),
+    },
+}
+ACTIVATIONS: list[dict[str, Any]] = [
+    {},
+    {"act": "linear"},
+    {"gain": 0.7, "clamp": 0.7},
+    {"act": "linear", "clamp": 1.3},
+]
+
+
+def call(x: Tensor, operands: dict[str, Any], how: dict[str, Any]) -> Tensor:
+    if "noise" not in operands:
+        return bias_act(x, **operands, **how)
+    return noise_bias_act(x, **operands, **how)
+
+
+def formula(x: Tensor, operands: dict[str, Any], how: dict[str, Any]) -> Tensor:
+    """The definition, in plain differentiable steps."""
+    n, _, h, w = x.shape
+    u = x
+    if "scale" in operands:
+        u = u * operands["scale"][:, :, None, None]
+    if "noise" in operands:
+        noise = operands["noise"]
+        if isinstance(noise, DrawnNoise):
+            numbers = philox_normal(noise.key, noise.step, noise.ids, h * w, first_block=noise.first_block)
+            noise = numbers.view(n, 1, h, w).to(u.dtype)
+        u = u + operands["strength"] * noise
+    if "b" in operands:
+        u = u + operands["b"][:, None, None]
+    lrelu = how.get("act", "lrelu") == "lrelu"
+    if lrelu:
+        u = torch.where(u > 0, u, 0.2 * u)
+    u = u * how.get("gain", math.sqrt(2) if lrelu else 1)
+    return u.clamp(-how["clamp"], how["clamp"]) if "clamp" in how else u
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", OPERANDS)
+def test_a_fused_pass_is_its_definition(kind: str, layout: torch.memory_format, dtype: torch.dtype) -> None:
+    for shape, how in itertools.product(SHAPES, ACTIVATIONS):
+        x, operands = maps("x", shape, dtype, layout), OPERANDS[kind](shape)
+        found = call(x, operands, how)
+        assert found.dtype == dtype
+        assert found.is_contiguous(memory_format=layout) or found.numel() == 0
+        torch.testing.assert_close(
+            found.double(), formula(x.double(), operands, how), rtol=DTYPES[dtype], atol=DTYPES[dtype]
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", OPERANDS)
+def test_gradients_of_both_orders_are_those_of_the_definition(
+    kind: str, layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    tolerance = 1e-9 if dtype == torch.float64 else 2e-3
+    for how in ACTIVATIONS[:3]:
+        shape = (2, 3, 5, 7)
+        operands = {
+            key: value.to(dtype) if isinstance(value, Tensor) else value for key, value in OPERANDS[kind](shape).items()
+        }
+        results = [two_gradients(f, maps("x", shape, dtype, layout), operands, how) for f in (call, formula)]
+        assert len(results[0]) == len(results[1]) > 1
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def two_gradients(
+    function: Callable[..., Tensor], x: Tensor, operands: dict[str, Any], how: dict[str, Any]
+) -> list[Tensor]:
+    """Gradients of a sum, and of the squared norm of those gradients, with respect to all tensors."""
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    own = {k: v.clone().requires_grad_() if isinstance(v, Tensor) else v for k, v in operands.items()}
+    leaves = [x, *(value for value in own.values() if isinstance(value, Tensor))]
+    y = function(x, own, how)
+    first = torch.autograd.grad((y * normal("v", *y.shape).to(y.dtype)).sum(), leaves, create_graph=True)
+    second = torch.autograd.grad(
+        sum((g.square().sum() for g in first), y.new_zeros(())) + (y * y * y).sum(), leaves, allow_unused=True
+    )
+    return [*first, *(torch.zeros_like(leaf) if g is None else g for g, leaf in zip(second, leaves, strict=True))]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sixteen_bit_gradients_agree_with_their_twins(
+    dtype: torch.dtype, layout: torch.memory_format, plainly: Callable[..., Any]
+) -> None:
+    shape = (2, 5, 9, 11)
+    operands = OPERANDS["all"](shape)
+    operands = {key: value.float() for key, value in operands.items()}
+    for how in ACTIVATIONS:
+        found = first_gradients(maps("x", shape, dtype, layout), operands, how)
+        expected = plainly(lambda how=how: first_gradients(maps("x", shape, dtype, layout), operands, how))
+        assert len(found) == 5
+        for f, e in zip(found, expected, strict=True):
+            assert f.dtype == e.dtype
+            torch.testing.assert_close(f.float(), e.float(), rtol=2e-2, atol=2e-2)
+
+
+def first_gradients(x: Tensor, operands: dict[str, Any], how: dict[str, Any]) -> tuple[Tensor, ...]:
+    x.requires_grad_()
+    own = {key: value.clone().requires_grad_() for key, value in operands.items()}
+    y = call(x, own, how)
+    return torch.autograd.grad(y, [x, *own.values()], normal("v", *y.shape).to(y.dtype))
+
+
+def test_a_clamped_value_has_no_gradient_in_sixteen_bits() -> None:
+    """0.7 is 0.6992 in bfloat16: a clamp compared unrounded would let every clamped value pass for a free one."""
+    x = torch.full((1, 1, 2, 2), 5.0, dtype=torch.bfloat16, requires_grad=True)
+    (gradient,) = torch.autograd.grad(bias_act(x, act="linear", clamp=0.7).sum(), x)
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_not_a_number_passes_through(layout: torch.memory_format) -> None:
+    x = maps("x", (2, 20, 6, 6), torch.float32, layout)
+    x[1, 3, 2, 2] = math.nan
+    for how in ACTIVATIONS:
+        assert int(bias_act(x, **how).isnan().sum()) == 1
+    assert upfirdn2d(x, TAPS, padding=(1, 2, 1, 2)).isnan().sum() == 16
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_resampling_agrees_with_its_twin(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    lopsided = normal("f", 3, 5)
+    cases = [
+        *((TAPS.double(), how) for how in NETWORK_RESAMPLING),
+        (TAPS.double(), {"up": 2, "padding": (1, 1, 3, 2), "flip": True}),
+        (lopsided, {"up": 2, "down": 3, "padding": (4, 3, 2, 5)}),
+        (lopsided, {"up": 3, "padding": (3, -1, 2, 3), "flip": True}),
+        (normal("t", 7), {"down": 2, "padding": (3, 3, 3, 3)}),
+        (normal("t", 2), {"up": 1, "padding": (-1, 2, 1, 1), "gain": 3.0}),
+    ]
+    for (f, how), shape in itertools.product(cases, [(2, 3, 5, 7), (1, 16, 8, 8), (2, 1, 9, 4), (1, 33, 2, 12)]):
+        x = maps("x", shape, dtype, layout)
+        found = upfirdn2d(x, f.to(dtype) if dtype == torch.float64 else f.float(), **how)
+        assert found.is_contiguous(memory_format=layout)
+        options = {"up": 1, "down": 1, "padding": (0, 0, 0, 0), "flip": False, "gain": 1.0} | how
+        expected = reference.upfirdn2d(x.double(), f, **options)
+        torch.testing.assert_close(found.double(), expected, rtol=DTYPES[dtype], atol=4 * DTYPES[dtype])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("how", NETWORK_RESAMPLING)
+def test_resampling_has_the_gradients_of_its_twin(how: dict[str, Any], layout: torch.memory_format) -> None:
+    options = {"up": 1, "down": 1, "padding": (0, 0, 0, 0), "flip": False, "gain": 1.0} | how
+    x = maps("x", (2, 9, 6, 5), torch.float64, layout)
+    results = []
+    for function in (upfirdn2d, lambda x, f, **o: reference.upfirdn2d(x, f, **(options | o))):
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = function(leaf, TAPS.double(), **how)
+        (first,) = torch.autograd.grad((y * y).sum(), leaf, create_graph=True)
+        results.append((y, first, *torch.autograd.grad((first * first * first).sum(), leaf)))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_streams_have_the_same_bits_and_nearly_the_same_normals(plainly: Callable[..., Any]) -> None:
+    ids = torch.tensor([0, 1, 2**31, 2**40 + 5])
+    for count, first in [(1, 0), (7, 3), (64, 2**31), (1000, 0), (0, 5), (4099, 1)]:
+        for draw, tolerance in [(philox_bits, 0.0), (philox_uniform, 0.0), (philox_normal, 2e-6)]:
+            found = draw((2**32 - 1, 7), 2**32 - 1, ids, count, first_block=first)
+            expected = plainly(lambda d=draw, c=count, f=first: d((2**32 - 1, 7), 2**32 - 1, ids, c, first_block=f))
+            assert found.dtype == expected.dtype
+            torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_normals_have_the_moments_of_the_normal_distribution() -> None:
+    values = philox_normal((1, 2), 0, torch.arange(64), 1 << 14).double()
+    n = values.numel()
+    for power, moment, spread in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
+        assert abs(float((values**power).mean()) - moment) < 5 * math.sqrt(spread / n)
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    """Sums too: their parts are fixed by the shape."""
+    shape = (3, 40, 48, 48)
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        try:
+            for layout in LAYOUTS:
+                x = maps("x", shape, torch.float32, layout)
+                operands = {key: value.float() for key, value in OPERANDS["all"](shape).items()}
+                results.append((call(x, operands, {}), *first_gradients(x, operands, {}), upfirdn2d(x, TAPS, up=2)))
+                results[-1] = (*results[-1], philox_normal((1, 2), 3, torch.arange(3), 40_000))
+        finally:
+            torch.set_num_threads(1)
+    for later in range(2, len(results)):
+        for a, b in zip(results[later - 2], results[later], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_mixed_layouts_and_views_are_accepted() -> None:
+    x = normal("x", 2, 6, 8, 8, dtype=torch.float32)
+    for view in (x[:, ::2], x.transpose(2, 3), x[:, :, ::2, 1:], x.expand(2, 6, 8, 8)[:1].expand(3, -1, -1, -1)):
+        torch.testing.assert_close(bias_act(view), formula(view, {}, {}))
+        torch.testing.assert_close(scale_channels(view, torch.full(view.shape[:2], 2.0)), 2 * view)
+    last = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    y = bias_act(last)
+    (gradient,) = torch.autograd.grad(y, last, torch.ones_like(x))
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def leaf(name: str, *shape: int) -> Tensor:
+    return normal(name, *shape).requires_grad_()
+
+
+def arguments(name: str) -> tuple[Any, ...]:
+    """Small arguments of a declared operation; what can be differentiated wants to be."""
+    x, y, scale = leaf("x", 2, 3, 4, 5), normal("y", 2, 3, 4, 5), leaf("s", 2, 3)
+    noise, strength = leaf("e", 2, 1, 4, 5), leaf("t", 1, 3, 1, 1)
+    cases: dict[str, tuple[Any, ...]] = {
+        "bias_act": (x, scale, leaf("b", 3), noise, None, [], strength, 0.2, 1.4, math.inf),
+        "bias_act_grad": (leaf("g", 2, 3, 4, 5), y, x, scale, noise, None, [], True, 0.2, 1.4, 1.1),
+        "channel_sum": (x, y, scale, 0.2, 1.4, math.inf),
+        "upfirdn2d": (x, TAPS.double(), 2, 1, [2, 1, 2, 1], False, 4.0),
+        "philox": (torch.arange(3), [1, 2, 3, 0], 7, 2),
+    }
+    return cases[name]
+
+
+DECLARED = ("bias_act", "bias_act_grad", "channel_sum", "upfirdn2d", "philox")
+
+
+@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("backend", ["native", "ref"])
+def test_declarations_pass_opcheck(name: str, backend: str, plainly: Callable[..., Any]) -> None:
+    def check() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own tracing
+            return opcheck(getattr(torch.ops.noisegan, name).default, arguments(name))
+
+    results = check() if backend == "native" else plainly(check)
+    assert set(results.values()) == {"SUCCESS"}
+    assert len(results) == 4
+
+
+@pytest.mark.parametrize("name", DECLARED[:-1])
+def test_declared_derivatives_pass_gradcheck_and_gradgradcheck(name: str) -> None:
+    op = getattr(torch.ops.noisegan, name).default
+    leaves = tuple(a for a in arguments(name) if isinstance(a, Tensor) and a.requires_grad)
+
+    def function(*values: Tensor) -> Any:
+        given = iter(values)
+        return op(*(next(given) if isinstance(a, Tensor) and a.requires_grad else a for a in arguments(name)))
+
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
+def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
+    x = torch.zeros(2, 3, 4, 4)
+    drawn = DrawnNoise((1, 2), 0, torch.arange(2))
+    refusals: list[tuple[str, type[Exception], Callable[[], Any]]] = [
+        ("gain must be above 0, not -1", ValueError, lambda: bias_act(x, gain=-1)),
+        ("clamp must be above 0, not 0", ValueError, lambda: bias_act(x, clamp=0)),
+        (r"the bias must have shape \[3\]", ValueError, lambda: bias_act(x, torch.zeros(4))),
+        (r"the scale must have shape \[2, 3\]", ValueError, lambda: scale_channels(x, torch.zeros(3))),
+        ("the noise of shape .* does not broadcast", ValueError, lambda: noise_bias_act(x, x[:, :2], torch.ones(()))),
+        ("the strength of shape .* does not broadcast", ValueError, lambda: noise_bias_act(x, x, torch.ones(2, 1, 1))),
+        (
+            "needs 2 sample ids",
+            ValueError,
+            lambda: noise_bias_act(x, replace(drawn, ids=torch.arange(5)), torch.ones(())),
+        ),
+        ("maps must be float32", TypeError, lambda: bias_act(x.int())),
+        ("maps must be float32", TypeError, lambda: upfirdn2d(x.int(), TAPS)),
+        ("up and down must be 1 or more", ValueError, lambda: upfirdn2d(x, TAPS, up=0)),
+        ("a filter of 4 x 4 does not fit", ValueError, lambda: upfirdn2d(x[:, :, :2], TAPS)),
+        (r"upfirdn2d needs x \[N, C, H, W\]", ValueError, lambda: upfirdn2d(x[0], TAPS)),
+    ]
+    for message, kind, function in refusals:
+        with pytest.raises(kind, match=message):
+            function()
