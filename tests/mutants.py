@@ -269,6 +269,24 @@ class WeighsByPosition(ToyFeature):
         return super().forward(x, noise * torch.arange(1, len(x) + 1).view(-1, 1, 1, 1), w)
 
 
+@breaks("added_is_what_forward_adds", "forward gives another output than x plus the products of added")
+class AddsWithoutFade(ToyFeature):
+    """Right as long as nothing has faded: the buffer is forgotten, and halved here to show it."""
+
+    def __init__(self, site: Any) -> None:
+        super().__init__(site)
+        self.fade.fill_(0.5)
+
+    def added(self, noise: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(noise, self.strength)]
+
+
+@breaks("added_is_what_forward_adds", "forward gives another output than x plus the products of added")
+class AddsNothingItSays(ToyFeature):
+    def added(self, noise: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return []
+
+
 @breaks("forward_is_one_graph", "cannot trace forward into one graph")
 class BranchesOnValues(ToyFeature):
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:

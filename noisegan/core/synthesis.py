@@ -106,12 +106,15 @@ class SynthesisLayer(nn.Module):
         return noise_bias_act(x, *terms[0], self.bias, gain=gain, clamp=clamp, scale=demod)
 
     def _added(self, noise: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]] | None:
-        """(noise, strength) of all that the injectors do, where that is adding one product or nothing; else None."""
+        """(noise, strength) of all that the injectors do, where that is adding one product or nothing; else None.
+
+        None too where somebody listens to an injector: its forward must be called then.
+        """
         found: list[tuple[Tensor, Tensor]] = []
         for label, injector in self.noise.items():
             assert isinstance(injector, FeatureInjector)
             added = injector.added(noise[f"{self.site.name}/{label}"])
-            if added is None:
+            if added is None or injector._forward_hooks or injector._forward_pre_hooks:
                 return None
             found += added
         return found if len(found) <= 1 else None

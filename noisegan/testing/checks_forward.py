@@ -85,6 +85,27 @@ def forward_is_per_sample(place: Place) -> None:
     require(close(output[order], shuffled), "the same samples in another order give other outputs, expected the same")
 
 
+@check("place", ("feature",))
+def added_is_what_forward_adds(place: Place) -> None:
+    """added returns None, or products (noise, strength) whose sum is what forward adds to x."""
+    injector = place.moved()
+    inputs = place.inputs(injector, dtype=torch.float64)
+    injector.double()
+    with where("added"):
+        terms = injector.added(inputs["noise"])
+    if terms is None:
+        return
+    with where("forward"):
+        output = place.call(injector, inputs)
+    expected = inputs["x"]
+    for noise, strength in terms:
+        expected = expected + noise * strength
+    require(
+        close(output, expected),
+        "forward gives another output than x plus the products of added; make them agree, or leave added out",
+    )
+
+
 @check("point", TENSOR_POINTS)
 def forward_is_one_graph(places: list[Place]) -> None:
     """torch.compile traces forward into one graph that gives the same output."""
