@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bench import measure, ops, step, tables
 from bench.workload import SIZES
+from noisegan.core.memory import keep_freed_memory
 
 PARTS = ("ops", "step", "strategies")
 WIDTH = 170
@@ -47,7 +48,9 @@ def main(
     sizes, precision = sizes or DEFAULT_SIZES, precision or ("fp32", "bf16")
     parts = only or PARTS
     names = ops.NAMES if "ops" in parts else [name for name in ops.NAMES if name in parts]
+    kept = keep_freed_memory()  # for both sides of the operations; a step's process sees to itself
     results: dict[str, Any] = {"facts": measure.facts(threads=threads, rounds=rounds, clock=clock)}
+    results["facts"]["allocator"] = "kept" if kept else "system"
     console.print(results["facts"])
 
     def save(part: str, rows: list[dict[str, Any]]) -> None:

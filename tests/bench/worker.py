@@ -25,9 +25,10 @@ import torch
 from bench.floor import ConvolutionRecorder, replay
 from bench.naive import naive, plain_state
 from bench.workload import CLOCKS, Times, Workload
+from noisegan.core import memory
 from noisegan.ext.load import backend_of
 
-NAIVE_ENVIRONMENT = {"NOISEGAN_MALLOC": "0"}
+NAIVE_ENVIRONMENT = {memory.VARIABLE: "system"}
 """The system's own allocator settings."""
 SAMPLES = 3
 """Batches sampled in a round; the median counts."""

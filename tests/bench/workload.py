@@ -14,7 +14,7 @@ import torch
 
 from noisegan.core.config import TrainConfig, networks
 from noisegan.core.data import ImageDataset, open_dataset
-from noisegan.core.distributed import World
+from noisegan.core.distributed import join_world
 from noisegan.core.images import to_float
 from noisegan.core.noise import StreamNoise
 from noisegan.core.phases import PHASES, RealBatch, TrainingStep
@@ -76,7 +76,7 @@ class Workload:
         self.config = TrainConfig(**(options | SIZES[size])).resolve()
         strategies = Plugins(entry_points=False).parse(strategy)
         arguments = networks(self.config, resolution=self.config.need("resolution"), img_channels=3, c_dim=0)
-        world = World(0, 1, torch.device("cpu"))
+        world = join_world("cpu")  # sets the allocator too
         self.state = TrainState(self.config, arguments, strategies, data="synthetic", device=world.device)
         if prepare is not None:
             prepare(self.state)
