@@ -2,28 +2,19 @@
 #pragma once
 #include "cpu_philox.h"
 
-// A row; `noise` may be null. Scale and Bias are rows or Scalars.
-template <class A, class Scale, class Bias>
-NG_ROW void act_row(const A* x, A* y, i64 length, Scale scale, Bias bias, A strength, const A* noise,
+// A row of x; `noise` may be null. Scale and Bias are rows or Scalars.
+template <class T, class A, class Scale, class Bias>
+NG_ROW void act_row(const T* x, T* y, i64 length, Scale scale, Bias bias, A strength, const A* noise,
                     const Activation<A>& given) {
   const Activation<A> act = given;
   if (noise) {
 #pragma omp simd
-    for (i64 i = 0; i < length; ++i) y[i] = act(x[i] * scale[i] + (strength * noise[i] + bias[i]));
+    for (i64 i = 0; i < length; ++i)
+      y[i] = narrow<T>(act(widen(x[i]) * scale[i] + (strength * noise[i] + bias[i])));
   } else {
 #pragma omp simd
-    for (i64 i = 0; i < length; ++i) y[i] = act(x[i] * scale[i] + bias[i]);
+    for (i64 i = 0; i < length; ++i) y[i] = narrow<T>(act(widen(x[i]) * scale[i] + bias[i]));
   }
-}
-
-template <class T, class A, class Scale, class Bias>
-void act_segment(const T* x, T* y, i64 length, Scale scale, Bias bias, A strength, const A* noise,
-                 const Activation<A>& act) {
-  A wide[kSegment];
-  const A* row = widen_row(x, length, wide);
-  A* out = target_row(y, wide);
-  act_row(row, out, length, scale, bias, strength, noise, act);
-  finish_row(out, length, y);
 }
 
 // out = strength noise, rows with any strides
@@ -60,7 +51,7 @@ void bias_act_planes(const BiasAct& p, const Operand<A>& strength, const Operand
           product_row(strength.at(n, c, i), strength.p, noise.at(n, c, i), noise.p, length, buffer);
           e = buffer;
         }
-        act_segment(x + at, y + at, length, s, b, r, e, act);
+        act_row(x + at, y + at, length, s, b, r, e, act);
       }
     }
   });
@@ -91,7 +82,7 @@ void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand
           const A *r = strength.at(n, c, pixel + i), *e = noise.at(n, c, pixel + i);
           product_row(r, strength.c, e, noise.c, channels, products + i * channels);
         }
-        act_segment(x + at, y + at, pixels * channels, s + c, b + c, (A)1, noisy ? products : nullptr, act);
+        act_row(x + at, y + at, pixels * channels, s + c, b + c, (A)1, noisy ? products : nullptr, act);
       }
     }
   });

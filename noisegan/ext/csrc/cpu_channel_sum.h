@@ -2,24 +2,19 @@
 #pragma once
 #include "cpu_grad.h"
 
-template <class T, class A>
-const A* slope_segment(const ChannelSum& p, i64 at, i64 length, A* buffer, A* wide_y, const Activation<A>& act) {
-  const A* g = widen_row((const T*)p.g + at, length, buffer);
-  slope_row(g, p.y ? widen_row((const T*)p.y + at, length, wide_y) : nullptr, buffer, length, act);
-  return buffer;
-}
-
 template <class T, class A> void channel_sum_planes(const ChannelSum& p, const std::vector<A>& weight) {
+  const T *g = (const T*)p.g, *y = (const T*)p.y;
   const Activation<A> act = activation_of<A>(p);
   const i64 segments = ceil_div(p.p, kSegment);
   for_each_job(p.n * segments, p.n * p.c * p.p, p.threads, [=, &p, &weight](i64 job) {
-    A buffer[kSegment], wide_y[kSegment];
+    A h[kSegment];
     LaneSums<A> sums;
     const i64 n = job / segments, first = job % segments * kSegment, length = std::min(kSegment, p.p - first);
     sums.clear(length);
     for (i64 c = 0; c < p.c; ++c) {
-      const A* h = slope_segment<T>(p, (n * p.c + c) * p.p + first, length, buffer, wide_y, act);
-      add_row(h, Scalar<A>{weight[(size_t)(n * p.c + c)]}, length, sums.recent);
+      const i64 at = (n * p.c + c) * p.p + first;
+      slope_row(g + at, y ? y + at : nullptr, h, length, act);
+      add_row((const A*)h, Scalar<A>{weight[(size_t)(n * p.c + c)]}, length, sums.recent);
       if (c % 32 == 31) sums.flush(length);
     }
     sums.store(length, length, (A*)p.out + n * p.p + first);
@@ -27,17 +22,19 @@ template <class T, class A> void channel_sum_planes(const ChannelSum& p, const s
 }
 
 template <class T, class A> void channel_sum_pixels(const ChannelSum& p, const std::vector<A>& weight) {
+  const T *g = (const T*)p.g, *y = (const T*)p.y;
   const Activation<A> act = activation_of<A>(p);
   const i64 group = std::max<i64>(1, kGrain / p.c), groups = ceil_div(p.p, group);
   for_each_job(p.n * groups, p.n * p.c * p.p, p.threads, [=, &p, &weight](i64 job) {
-    A buffer[kSegment], wide_y[kSegment];
+    A h[kSegment];
     const i64 n = job / groups, first = job % groups * group, last = std::min(p.p, first + group);
     for (i64 pixel = first; pixel < last; ++pixel) {
       double sum = 0;
       for (i64 c = 0; c < p.c; c += kSegment) {
         const i64 length = std::min(kSegment, p.c - c);
-        const A* h = slope_segment<T>(p, (n * p.p + pixel) * p.c + c, length, buffer, wide_y, act);
-        sum += dot_row(h, weight.data() + n * p.c + c, length);
+        const i64 at = (n * p.p + pixel) * p.c + c;
+        slope_row(g + at, y ? y + at : nullptr, h, length, act);
+        sum += dot_row((const A*)h, weight.data() + n * p.c + c, length);
       }
       ((A*)p.out)[n * p.p + pixel] = (A)sum;
     }

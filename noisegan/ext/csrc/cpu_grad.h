@@ -4,34 +4,35 @@
 #include "cpu_philox.h"
 
 // h for a row; y may be null.
-template <class A> NG_ROW void slope_row(const A* g, const A* y, A* h, i64 length, const Activation<A>& given) {
+template <class T, class A> NG_ROW void slope_row(const T* g, const T* y, A* h, i64 length, const Activation<A>& given) {
   const Activation<A> act = given;
   if (y) {
 #pragma omp simd
-    for (i64 i = 0; i < length; ++i) h[i] = g[i] * act.derivative(y[i]);
+    for (i64 i = 0; i < length; ++i) h[i] = widen(g[i]) * act.derivative(widen(y[i]));
   } else {
 #pragma omp simd
-    for (i64 i = 0; i < length; ++i) h[i] = g[i] * act.gain;
+    for (i64 i = 0; i < length; ++i) h[i] = widen(g[i]) * act.gain;
   }
 }
 
-template <class A, class Factor> NG_ROW void scale_row(const A* h, A* out, i64 length, Factor factor) {
+template <class T, class A, class Factor> NG_ROW void scale_row(const A* h, T* out, i64 length, Factor factor) {
 #pragma omp simd
-  for (i64 i = 0; i < length; ++i) out[i] = h[i] * factor[i];
+  for (i64 i = 0; i < length; ++i) out[i] = narrow<T>(h[i] * factor[i]);
 }
 
-template <class A> NG_ROW double sum_row(const A* h, i64 length) {
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (i64 i = 0; i < length; ++i) sum += h[i];
-  return sum;
-}
-
+// Four sums side by side: one alone would wait for each of its additions.
 template <class A, class Factor> NG_ROW double dot_row(const A* h, Factor factor, i64 length) {
-  A sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (i64 i = 0; i < length; ++i) sum += h[i] * factor[i];
-  return sum;
+  A s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  const i64 part = length / 4;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+  for (i64 i = 0; i < part; ++i) {
+    s0 += h[i] * factor[i];
+    s1 += h[i + part] * factor[i + part];
+    s2 += h[i + 2 * part] * factor[i + 2 * part];
+    s3 += h[i + 3 * part] * factor[i + 3 * part];
+  }
+  for (i64 i = 4 * part; i < length; ++i) s0 += h[i] * factor[i];
+  return (double)(s0 + s1) + (double)(s2 + s3);
 }
 
 template <class A, class Factor> NG_ROW void add_row(const A* h, Factor factor, i64 length, A* sums) {
@@ -39,33 +40,16 @@ template <class A, class Factor> NG_ROW void add_row(const A* h, Factor factor, 
   for (i64 i = 0; i < length; ++i) sums[i] += h[i] * factor[i];
 }
 
-// A row with any stride, 0 included
-template <class A> NG_ROW void spread_row(const A* from, i64 stride, i64 length, A* out) {
-  if (stride == 0) {
-    std::fill_n(out, length, *from);
-  } else {
-    for (i64 i = 0; i < length; ++i) out[i] = from[i * stride];
-  }
-}
-
 // Computes h of a segment, gives gx, and returns h: in `buffer`, or in gx if that is the same.
 template <class T, class A, class Scale>
 const A* grad_segment(const BiasActGrad& p, i64 at, i64 length, Scale scale, A* buffer, const Activation<A>& act) {
-  A wide_g[kSegment], wide_y[kSegment];
-  const A* g = widen_row((const T*)p.g + at, length, wide_g);
-  const A* y = p.y ? widen_row((const T*)p.y + at, length, wide_y) : nullptr;
-  if (!p.gx) {
-    slope_row(g, y, buffer, length, act);
-    return buffer;
-  }
-  T* gx = (T*)p.gx + at;
-  A* h = p.scale ? buffer : target_row(gx, buffer);
+  const T *g = (const T*)p.g + at, *y = p.y ? (const T*)p.y + at : nullptr;
+  T* gx = p.gx ? (T*)p.gx + at : nullptr;
+  A* h = gx && !p.scale ? target_row(gx, buffer) : buffer;
   slope_row(g, y, h, length, act);
-  if (p.scale) {
-    A* out = target_row(gx, wide_g);
-    scale_row(h, out, length, scale);
-    finish_row(out, length, gx);
-  } else {
+  if (gx && p.scale) {
+    scale_row(h, gx, length, scale);
+  } else if (gx) {
     finish_row(h, length, gx);
   }
   return h;
@@ -84,9 +68,9 @@ template <class T, class A> void grad_planes(const BiasActGrad& p, const Operand
       for (i64 i = chunk * p.p / p.chunks; i < last; i += kSegment) {
         const i64 at = plane * p.p + i, length = std::min(kSegment, last - i);
         const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
-        if (p.sum_h) sum_h += sum_row(h, length);
+        if (p.sum_h) sum_h += dot_row(h, Scalar<A>{1}, length);
         if (p.sum_hx) sum_hx += dot_row(h, widen_row((const T*)p.x + at, length, wide_x), length);
-        if (p.sum_he) sum_he += dot_row(h, gather_row(noise.at(n, c, i), noise.p, length, noises), length);
+        if (p.sum_he && noise.data) sum_he += dot_row(h, gather_row(noise.at(n, c, i), noise.p, length, noises), length);
       }
       const i64 place = (n * p.chunks + chunk) * p.c + c;
       if (p.sum_h) ((A*)p.sum_h)[place] = (A)sum_h;
@@ -146,9 +130,15 @@ template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand
         const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
         if (p.sum_h) add_row(h, one, length, sum_h.recent);
         if (p.sum_hx) add_row(h, widen_row((const T*)p.x + at, length, wide_x), length, sum_hx.recent);
-        for (i64 i = 0; i < (p.sum_he ? pixels : 0); ++i)
-          spread_row(noise.at(n, c, pixel + i), noise.c, channels, noises + i * channels);
-        if (p.sum_he) add_row(h, (const A*)noises, length, sum_he.recent);
+        for (i64 i = 0; i < (p.sum_he && noise.data ? pixels : 0); ++i) {
+          const A *e = noise.at(n, c, pixel + i), *part = h + i * channels;
+          A* sums = sum_he.recent + i * channels;
+          if (noise.c == 0) {
+            add_row(part, Scalar<A>{*e}, channels, sums);
+          } else {
+            add_row(part, gather_row(e, noise.c, channels, noises), channels, sums);
+          }
+        }
         if (++rows % 32 == 0) {
           if (p.sum_h) sum_h.flush(lanes);
           if (p.sum_hx) sum_hx.flush(lanes);

@@ -2,6 +2,7 @@
 // Both layouts are one: `planes` of [h, w, inner], which is [n c][h, w, 1] or, with channels_last, [n][h, w, c].
 #pragma once
 #include "cpu_resample4.h"
+#include "cpu_resample4_small.h"
 
 // The smallest k >= 0 for which k down + offset is a multiple of up, or -1.
 inline i64 first_multiple(i64 offset, i64 up, i64 down) {
@@ -60,7 +61,10 @@ template <class T> void upfirdn2d(const UpFirDn& p) {
   const i64 inner = p.channels_last ? p.c : 1, planes = p.channels_last ? p.n : p.n * p.c;
   if (planes == 0 || inner == 0 || p.oh <= 0 || p.ow <= 0) return;
   const bool common = (p.up == 1 && p.down <= 2) || (p.up == 2 && p.down == 1);
-  if (common && p.separable && p.kh == 4 && p.kw == 4) {
+  const bool four = common && p.separable && p.kh == 4 && p.kw == 4;
+  if (four && inner == 1 && is_small(p)) {
+    resample4_small<T>(p, planes);
+  } else if (four) {
     resample4<T>(p, planes, inner);
   } else {
     filter_any<T>(p, planes, inner);
