@@ -15,11 +15,12 @@ from noisegan.core.checkpoint import find_snapshot, read_facts, read_tensors
 from noisegan.core.config import TrainConfig
 from noisegan.core.data import ImageDataset
 from noisegan.core.discriminator import Discriminator
-from noisegan.core.distributed import World, join_world, leave_world, pick_device
+from noisegan.core.distributed import World, computes_bfloat16, join_world, leave_world, pick_device
 from noisegan.core.reporting import Reporter
 from noisegan.core.runfolder import DESC_LENGTH, OPTIONS, RunFolder
 from noisegan.core.trainer import Trainer
 from noisegan.errors import NoiseganError
+from noisegan.ext.load import backend_of
 from noisegan.manager import Plugins
 from noisegan.planning import Plan, open_data, plan_run, resolve_with_data, saved_strategies
 
@@ -141,6 +142,8 @@ def train(
             for note in plan.notes:
                 reporter.line(note)
             reporter.line(_headline(config, run_options, trainer, where))
+            if config.precision == "bf16" and world.device.type == "cpu" and not computes_bfloat16():
+                reporter.line("this CPU does not compute in bfloat16: --precision bf16 is slower here than fp32")
         try:
             trainer.run(run, reporter)
         except NoiseganError as error:
@@ -196,5 +199,6 @@ def _headline(config: TrainConfig, options: dict[str, Any], trainer: Trainer, wh
     return (
         f"{where}: {trainer.noise} on {data['name']} ({len(trainer.dataset)} images, {data['channels']} channels, "
         f"{data['resolution']} px{resize}), G {parameters / 1e6:.2f} M parameters, seed {config.seed}, "
-        f"batch {config.batch}, {config.kimg:g} kimg{start}, on {trainer.world.device}"
+        f"batch {config.batch}, {config.kimg:g} kimg{start}, on {trainer.world.device}, "
+        f"operations: {backend_of(trainer.world.device.type)}"
     )

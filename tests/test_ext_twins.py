@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from backends import backend
 from torch import Tensor
 from torch.library import opcheck
 
@@ -46,21 +47,10 @@ def _native() -> None:
         pytest.skip("no C++ compiler: there is no native library to compare")
 
 
-@pytest.fixture
-def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]:
-    """Runs a function with the twins in place of the native kernels."""
-
-    def run(function: Callable[[], Any]) -> Any:
-        monkeypatch.setenv("NOISEGAN_EXT", "ref")
-        load.forget()
-        try:
-            assert load.kernels_for("cpu") is None
-            return function()
-        finally:
-            monkeypatch.delenv("NOISEGAN_EXT")
-            load.forget()
-
-    return run
+def plainly(function: Callable[[], Any]) -> Any:
+    """The function's result with the twins in place of the native kernels."""
+    with backend("ref"):
+        return function()
 
 
 def normal(name: str, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -192,9 +182,7 @@ def two_gradients(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_sixteen_bit_gradients_agree_with_their_twins(
-    dtype: torch.dtype, layout: torch.memory_format, plainly: Callable[..., Any]
-) -> None:
+def test_sixteen_bit_gradients_agree_with_their_twins(dtype: torch.dtype, layout: torch.memory_format) -> None:
     shape = (2, 5, 9, 11)
     operands = OPERANDS["all"](shape)
     operands = {key: value.float() for key, value in operands.items()}
@@ -266,7 +254,7 @@ def test_resampling_has_the_gradients_of_its_twin(how: dict[str, Any], layout: t
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_streams_have_the_same_bits_and_nearly_the_same_normals(plainly: Callable[..., Any]) -> None:
+def test_streams_have_the_same_bits_and_nearly_the_same_normals() -> None:
     ids = torch.tensor([0, 1, 2**31, 2**40 + 5])
     for count, first in [(1, 0), (7, 3), (64, 2**31), (1000, 0), (0, 5), (4099, 1)]:
         for draw, tolerance in [(philox_bits, 0.0), (philox_uniform, 0.0), (philox_normal, 2e-6)]:
@@ -336,7 +324,7 @@ DECLARED = ("bias_act", "bias_act_grad", "channel_sum", "upfirdn2d", "philox")
 
 @pytest.mark.parametrize("name", DECLARED)
 @pytest.mark.parametrize("backend", ["native", "ref"])
-def test_declarations_pass_opcheck(name: str, backend: str, plainly: Callable[..., Any]) -> None:
+def test_declarations_pass_opcheck(name: str, backend: str) -> None:
     def check() -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own tracing

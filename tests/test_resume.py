@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from backends import backend
 from safetensors.torch import load_file
 from training import ALL_POINTS, SMALL, STRATEGIES, as_arguments, assert_same_snapshot, snapshot_names
 from training import noisegan as command
@@ -50,6 +51,16 @@ def plugins() -> Plugins:
 
 @pytest.mark.parametrize("noise", STRATEGIES)
 def test_a_crashed_and_resumed_run_equals_an_unbroken_one_bitwise(noise: str, tmp_path: Path) -> None:
+    resumed_equals_unbroken(noise, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["native", "ref"])
+def test_so_it_does_with_either_backend(kind: str, tmp_path: Path) -> None:
+    with backend(kind):
+        resumed_equals_unbroken("all_points", tmp_path)
+
+
+def resumed_equals_unbroken(noise: str, tmp_path: Path) -> None:
     whole = noisegan.train(outdir=str(tmp_path / "a"), noise=noise, plugins=plugins(), quiet=True, **SMALL)
     with pytest.raises(Crash):  # step 12: between the snapshots of 10 and 15 steps
         noisegan.train(outdir=str(tmp_path / "b"), noise=noise, plugins=crash_at(12), quiet=True, **SMALL)

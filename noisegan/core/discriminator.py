@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from noisegan.core.layers import Block, Conv2d, FullyConnected, bilinear_filter, downsample2
+from noisegan.core.layers import Block, Conv2d, FullyConnected, bilinear_filter, downsample2, enter
 from noisegan.core.mapping import MappingNetwork
 from noisegan.core.rng import initialise
 from noisegan.core.shapes import block_resolutions, channels_at, check_architecture, check_image_channels
@@ -43,12 +43,12 @@ class DiscriminatorBlock(Block):
         """x [N, I, R, R] or None, img [N, c, R, R] -> x [N, O, R/2, R/2], img for the next block."""
         dtype = self.low_precision or img.dtype
         if hasattr(self, "fromrgb"):
-            rgb = self.fromrgb(img.to(dtype, memory_format=torch.channels_last))
+            rgb = self.fromrgb(enter(img, dtype))
             x = rgb if x is None else x.to(dtype) + rgb
             if self.architecture == "skip":
                 img = downsample2(img, self.resample_filter)
         assert x is not None
-        x = x.to(dtype)
+        x = enter(x, dtype)
         if self.architecture == "residual":
             shortcut: Tensor = self.skip(x, gain=math.sqrt(0.5))
             x = self.conv0(x)

@@ -127,3 +127,11 @@ def pick_device(device: str) -> torch.device:
         # float32 means float32: cuDNN would otherwise round the inputs of convolutions to 10 bits (TF32).
         torch.backends.cudnn.allow_tf32 = False
     return chosen
+
+
+def computes_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16; where torch cannot tell, yes."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities.get("architecture") != "x86_64" or any(
+        capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16")
+    )

@@ -35,6 +35,18 @@ def set_precision(network: nn.Module, dtype: torch.dtype | None) -> None:
         block.low_precision = dtype
 
 
+def convolution_layout(x: Tensor) -> torch.memory_format:
+    """The layout in which convolutions of such maps are fastest: channels_last on CPUs and in 16 bits on GPUs."""
+    last = x.device.type == "cpu" or (x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16))
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def enter(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A map as a block takes it: in its dtype, laid out for its convolutions."""
+    x = x.to(dtype)
+    return x.contiguous(memory_format=convolution_layout(x))
+
+
 def bilinear_filter() -> Tensor:
     """The taps [1, 3, 3, 1] / 8; its outer product is the filter of all up- and downsampling."""
     return torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
@@ -116,7 +128,7 @@ class Conv2d(nn.Module):
         """[N, in_channels, H, W] -> [N, out_channels, H up / down, W up / down], times `gain`."""
         weight = (self.weight * self.weight_gain).to(x.dtype)
         x = conv2d_resample(x, weight, self.resample_filter, up=self.up, down=self.down)
-        x = x.contiguous(memory_format=torch.channels_last)  # after one input channel the layout is open
+        x = x.contiguous(memory_format=convolution_layout(x))  # maps of one channel do not tell their layout
         act_gain = math.sqrt(2) * gain if self.act == "lrelu" else gain
         clamp = None if self.clamp is None else self.clamp * gain
         return bias_act(x, self.bias, self.act, gain=act_gain, clamp=clamp)

@@ -19,6 +19,7 @@ from noisegan.core.layers import (
     Conv2d,
     FullyConnected,
     bilinear_filter,
+    enter,
     modulated_conv2d,
     modulated_pointwise,
     upsample2,
@@ -176,16 +177,15 @@ class SynthesisBlock(Block):
         """x [N, I, H/2, W/2] or None, img so far or None, ws [N, num_conv + 1, D] -> x [N, C, H, W], img."""
         dtype = self.low_precision or ws.dtype
         if x is None:
-            x = self.const.to(dtype).expand(len(ws), *self.const.shape)  # [N, C, 4, 4]
-            x = x.contiguous(memory_format=torch.channels_last)  # what convolutions are fastest in, from here on
+            x = enter(self.const.expand(len(ws), *self.const.shape), dtype)  # [N, C, 4, 4]
             x = self.conv1(x, ws[:, 0], noise)
         elif self.architecture == "residual":
-            x = x.to(dtype)
+            x = enter(x, dtype)
             shortcut = self.skip(x, gain=math.sqrt(0.5))
             x = self.conv0(x, ws[:, 0], noise)
             x = shortcut + self.conv1(x, ws[:, 1], noise, gain=math.sqrt(0.5))
         else:
-            x = self.conv0(x.to(dtype), ws[:, 0], noise)
+            x = self.conv0(enter(x, dtype), ws[:, 0], noise)
             x = self.conv1(x, ws[:, 1], noise)
         if img is not None:
             img = upsample2(img, self.resample_filter)

@@ -1,0 +1,25 @@
+"""Lets a test run on a chosen backend, in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from noisegan.ext import load
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """`ref` or `native`, as NOISEGAN_EXT takes them; afterwards as it was."""
+    before = os.environ.get("NOISEGAN_EXT")
+    os.environ["NOISEGAN_EXT"] = name
+    load.forget()
+    try:
+        assert load.backend_of("cpu") == {"ref": "reference", "native": "native"}[name]
+        yield
+    finally:
+        os.environ.pop("NOISEGAN_EXT")
+        if before is not None:
+            os.environ["NOISEGAN_EXT"] = before
+        load.forget()
