@@ -1,4 +1,4 @@
-// The CPU library: the kernels of params.h under C names. No header of torch, so it builds in seconds and suits any torch.
+// The CPU library: the kernels of params.h under C names. No header of torch: it builds in seconds and suits any torch.
 #include "cpu_bias_act.h"
 #include "cpu_channel_sum.h"
 #include "cpu_upfirdn2d.h"

@@ -57,7 +57,7 @@ void bias_act_planes(const BiasAct& p, const Operand<A>& strength, const Operand
   });
 }
 
-// Rows of channels: scale and bias are rows. Few channels: several pixels make one row, for which scale and bias repeat.
+// Rows of channels: scale and bias are rows. With few channels several pixels make one row, for which both repeat.
 template <class T, class A>
 void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand<A>& noise, bool noisy) {
   const T* x = (const T*)p.x;

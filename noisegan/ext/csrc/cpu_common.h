@@ -33,7 +33,7 @@ inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 
 template <class T> using ArithmeticOf = typename Arithmetic<T>::type;
 
-// 16-bit rows are converted as a whole through a buffer: g++ does not vectorise loops that mix them with sums.
+// 16-bit rows are converted through a buffer where sums follow: g++ does not vectorise loops that mix the two.
 template <class T, class A> NG_ROW const A* convert_row(const T* row, i64 length, A* buffer) {
 #pragma omp simd
   for (i64 i = 0; i < length; ++i) buffer[i] = widen(row[i]);

@@ -4,7 +4,8 @@
 #include "cpu_philox.h"
 
 // h for a row; y may be null.
-template <class T, class A> NG_ROW void slope_row(const T* g, const T* y, A* h, i64 length, const Activation<A>& given) {
+template <class T, class A>
+NG_ROW void slope_row(const T* g, const T* y, A* h, i64 length, const Activation<A>& given) {
   const Activation<A> act = given;
   if (y) {
 #pragma omp simd
@@ -70,7 +71,10 @@ template <class T, class A> void grad_planes(const BiasActGrad& p, const Operand
         const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
         if (p.sum_h) sum_h += dot_row(h, Scalar<A>{1}, length);
         if (p.sum_hx) sum_hx += dot_row(h, widen_row((const T*)p.x + at, length, wide_x), length);
-        if (p.sum_he && noise.data) sum_he += dot_row(h, gather_row(noise.at(n, c, i), noise.p, length, noises), length);
+        if (p.sum_he && noise.data) {
+          const A* e = gather_row(noise.at(n, c, i), noise.p, length, noises);
+          sum_he += dot_row(h, e, length);
+        }
       }
       const i64 place = (n * p.chunks + chunk) * p.c + c;
       if (p.sum_h) ((A*)p.sum_h)[place] = (A)sum_h;

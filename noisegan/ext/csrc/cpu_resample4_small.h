@@ -1,6 +1,6 @@
-// As cpu_resample4.h, for small planes of one channel: rows of a few pixels would cost more in calls than in arithmetic.
-// So a plane is copied into a frame with its margin of zeros, on which every pass is one loop over all rows at once;
-// what it makes of the seams between rows is not copied out.
+// As cpu_resample4.h, for small planes of one channel: rows of a few pixels cost more in calls than in arithmetic. So a
+// plane is copied into a frame with its margin of zeros, on which every pass is one loop over all rows at once; what it
+// makes of the seams between rows is not copied out.
 #pragma once
 #include "cpu_filter_rows.h"
 
