@@ -73,10 +73,11 @@ class CudaKernels:
 
     def _first_words(self, index: int) -> list[int]:
         """The first block of the stream whose key and counter are zero."""
-        device = torch.device("cuda", index)
+        device = _device(index)
         ids, out = (torch.zeros(count, dtype=torch.int64, device=device) for count in (1, 4))
         self.launch(Philox(ids=ids.data_ptr(), out=out.data_ptr(), n=1, count=4, kind=0), torch.int64, device)
-        return out.tolist()
+        words: list[int] = out.tolist()
+        return words
 
 
 def entry_point(struct: type[ctypes.Structure], dtype: torch.dtype) -> str:
@@ -132,6 +133,10 @@ class _Module:
             reason = text.decode() if text else "unknown error"
             raise RuntimeError(f"{subject}{name} failed with error {int(status)}, {reason}")
         return tuple(results)
+
+
+def _device(index: int) -> torch.device:
+    return torch.device("cuda", index)
 
 
 def _driver() -> Any:
