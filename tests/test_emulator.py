@@ -128,7 +128,6 @@ def test_no_kernel_reads_or_writes_outside_its_tensors(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"{len(CASES)} cases\n"), done.stderr[-5000:]
 
 
-@pytest.mark.slow
 def test_a_read_behind_the_end_is_found(folder: Path) -> None:
     library = emulating.build(folder, "faulty", *SANITIZERS)
     program = """
