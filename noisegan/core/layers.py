@@ -126,9 +126,12 @@ class Conv2d(nn.Module):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """[N, in_channels, H, W] -> [N, out_channels, H up / down, W up / down], times `gain`."""
-        weight = (self.weight * self.weight_gain).to(x.dtype)
+        plain = self.act == "linear" and self.bias is None and self.clamp is None
+        weight = (self.weight * (self.weight_gain * gain if plain else self.weight_gain)).to(x.dtype)
         x = conv2d_resample(x, weight, self.resample_filter, up=self.up, down=self.down)
         x = x.contiguous(memory_format=convolution_layout(x))  # maps of one channel do not tell their layout
+        if plain:
+            return x
         act_gain = math.sqrt(2) * gain if self.act == "lrelu" else gain
         clamp = None if self.clamp is None else self.clamp * gain
         return bias_act(x, self.bias, self.act, gain=act_gain, clamp=clamp)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import re
 import shlex
 import subprocess
@@ -36,7 +37,17 @@ __all__ = [
 ]
 
 CSRC = Path(__file__).parent / "csrc"
-CPU_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-fopenmp")
+CPU_FLAGS: tuple[str, ...] = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fPIC",
+    "-fopenmp",
+)
+if platform.machine().lower() in ("x86_64", "amd64"):
+    CPU_FLAGS += ("-mprefer-vector-width=512",)  # left alone, compilers keep to 256 bits: up to 1.5 times slower
 MAC_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC")  # Apple's clang has no OpenMP
 NVCC_FLAGS = ("-cubin", "-std=c++17", "-O3")
 CPU_LIBRARY = "libnoisegan_cpu.so"

@@ -28,8 +28,8 @@ class Kernels(Protocol):
         ...
 
 
-CHUNK_PIXELS = 1024
-"""Pixels behind one partial sum. Fixed, so that sums do not depend on the number of threads."""
+CHUNK = 16384
+"""Numbers behind the partial sums of one chunk. Fixed, so that sums do not depend on the number of threads."""
 
 
 def bias_act(
@@ -91,7 +91,7 @@ def bias_act_grad(
     scale, noise = _dense(scale, side), _operand(noise, g)
     gx = torch.empty_like(g, memory_format=form)
     n, c, pixels = _map(g)
-    chunks = max(1, pixels // CHUNK_PIXELS)
+    chunks = max(1, pixels * (c if form == torch.channels_last else 1) // CHUNK)
     wanted = (sum_h, x is not None, noise is not None or ids is not None)
     sums = [g.new_empty((n, chunks, c) if flag else 0, dtype=side) for flag in wanted]
     what = params.BiasActGrad(

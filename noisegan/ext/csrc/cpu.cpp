@@ -1,17 +1,8 @@
 // The CPU library: the kernels of params.h under C names. No header of torch: it builds in seconds and suits any torch.
+// Resampling, the slower half to compile, is in cpu_resampling.cpp.
 #include "cpu_bias_act.h"
 #include "cpu_channel_sum.h"
-#include "cpu_upfirdn2d.h"
-
-// body(T{}) for the type of number `dtype`, as in noisegan/ext/params.py
-template <class Body> static void with_type(int dtype, Body body) {
-  switch (dtype) {
-    case 0: return body(float{});
-    case 1: return body(double{});
-    case 2: return body(bf16{});
-    case 3: return body(f16{});
-  }
-}
+#include "cpu_types.h"
 
 extern "C" {
 
@@ -25,10 +16,6 @@ void noisegan_bias_act_grad(const BiasActGrad* p, int dtype) {
 
 void noisegan_channel_sum(const ChannelSum* p, int dtype) {
   with_type(dtype, [=](auto zero) { channel_sum<decltype(zero)>(*p); });
-}
-
-void noisegan_upfirdn2d(const UpFirDn* p, int dtype) {
-  with_type(dtype, [=](auto zero) { upfirdn2d<decltype(zero)>(*p); });
 }
 
 void noisegan_philox(const Philox* p, int) { philox(*p); }
