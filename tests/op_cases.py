@@ -91,6 +91,8 @@ def _clamp(dtype: torch.dtype) -> float:
 def _bias_act(dtype: torch.dtype, shape: tuple[int, ...], layout: torch.memory_format, side: str) -> tuple[Any, ...]:
     given = _sides(shape, dtype)[side]
     x = _random(*shape, seed=0, dtype=dtype, layout=layout)
+    if side == "noise everywhere" and len(shape) == 4:
+        given["noise"] = given["noise"].contiguous(memory_format=layout)
     operands = [given.get(name) for name in ("scale", "bias", "noise", "ids")]
     activation = (1.0, 1.0, math.inf) if side == "noise everywhere" else (0.2, _SQRT2, _clamp(dtype))
     return (x, *operands, given.get("address", ()), given.get("strength"), *activation)
@@ -136,9 +138,15 @@ def _maps() -> list[Case]:
                 continue
             cases.append(_case(op, make, shape, layout, side))
     # Several chunks of pixels, whose ends do not lie on fours; more channels or pixels than a block has threads.
-    for shape, layout in itertools.product(((1, 2, 4, 769), (2, 5, 41, 53), (1, 288, 2, 2)), _LAYOUTS):
+    for shape, layout in itertools.product(((1, 2, 4, 8193), (1, 3, 41, 53), (1, 288, 2, 2)), _LAYOUTS):
         cases += [_case(op, make, shape, layout, "drawn noise") for op, make in makers]
-    return cases
+    return cases + [Case(op, "off its boundary", lambda dtype, make=make: _moved(make, dtype)) for op, make in makers]
+
+
+def _moved(make: Callable[..., tuple[Any, ...]], dtype: torch.dtype) -> tuple[Any, ...]:
+    """Maps that fit vectors but do not start on a vector's boundary."""
+    x, *rest = make(dtype, (2, 8, 4, 6), torch.contiguous_format, "alone")
+    return (torch.cat((x.new_zeros(1), x.flatten()))[1:].view_as(x), *rest)
 
 
 def _filters() -> list[Case]:
@@ -156,7 +164,7 @@ def _filters() -> list[Case]:
         ((12,), 2, 1, (6, 5, 6, 5), False),
         ((1,), 1, 3, (0, 0, 0, 0), False),
     ]
-    shapes = ((2, 3, 7, 9), (1, 4, 17, 4))
+    shapes = ((2, 3, 7, 9), (1, 4, 16, 4))
     return [
         _case("upfirdn2d", _upfirdn2d, shape, layout, how)
         for shape, layout, how in itertools.product(shapes, _LAYOUTS, usual)

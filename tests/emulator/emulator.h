@@ -1,7 +1,7 @@
 // Runs CUDA kernels on the host, to test the very text that GPUs get.
 //
-// Blocks run one after another. Every thread of a block is a fiber that runs until it meets a barrier or a shuffle;
-// when all wait, those that may go on go on, in the order asked for. Reported as errors: a barrier that not all threads
+// Blocks run one after another. Every thread of a block is a fiber that runs until it meets a barrier or a shuffle.
+// Warps run in the order asked for, each as far as it comes. Reported as errors: a barrier that not all threads
 // of the block reach, or not the same one; a shuffle that is not met by all 32 lanes alike; a grid or block that no GPU
 // takes. Not modelled: blocks that race, memory ordering, speed.
 #pragma once
@@ -118,22 +118,15 @@ template <class T> T shuffle(unsigned mask, T value, int (*partner)(int, int), i
   return value;
 }
 
-// Lets warps go on whose lanes have all met the same shuffle. Returns whether there were any.
-inline bool release_shuffles(size_t threads) {
-  bool released = false;
-  for (size_t first = 0; first < threads; first += 32) {
-    const size_t end = std::min(first + 32, threads);
-    size_t waiting = 0;
-    for (size_t i = first; i < end; ++i)
-      waiting += fibers[i].state == Fiber::kAtShuffle && fibers[i].line == fibers[first].line;
-    if (waiting < 32) continue;
-    for (size_t i = first; i < end; ++i) {
-      memcpy(fibers[i].brought, fibers[first + fibers[i].partner].value, 8);
-      fibers[i].state = Fiber::kReady;
-    }
-    released = true;
+// Lets a warp go on if all of its lanes have met the same shuffle; says whether they have.
+inline bool release_shuffle(size_t first, size_t end) {
+  const auto waits = [&](const Fiber& f) { return f.state == Fiber::kAtShuffle && f.line == fibers[first].line; };
+  if (end - first < 32 || !std::all_of(fibers.begin() + first, fibers.begin() + end, waits)) return false;
+  for (size_t i = first; i < end; ++i) {
+    memcpy(fibers[i].brought, fibers[first + fibers[i].partner].value, 8);
+    fibers[i].state = Fiber::kReady;
   }
-  return released;
+  return true;
 }
 
 inline void release_barrier(size_t threads) {
@@ -149,8 +142,18 @@ inline void release_barrier(size_t threads) {
   for (size_t i = 0; i < threads; ++i) fibers[i].state = Fiber::kReady;
 }
 
-inline void run_block(const std::vector<size_t>& order) {
-  const size_t threads = order.size();
+// In which order threads run, and blocks.
+enum Order { kForward, kBackward, kShuffled };
+
+inline std::vector<size_t> ordered(size_t count, int order, std::mt19937& random) {
+  std::vector<size_t> indices(count);
+  for (size_t i = 0; i < count; ++i) indices[i] = i;
+  if (order == kBackward) std::reverse(indices.begin(), indices.end());
+  if (order == kShuffled) std::shuffle(indices.begin(), indices.end(), random);
+  return indices;
+}
+
+inline void run_block(size_t threads, int order, std::mt19937& random) {
   for (size_t i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
     const unsigned thread = (unsigned)i;
@@ -162,25 +165,18 @@ inline void run_block(const std::vector<size_t>& order) {
     fiber.context.uc_stack.ss_size = kStack;
     makecontext(&fiber.context, life, 0);
   }
+  const auto gone = [](const Fiber& fiber) { return fiber.state == Fiber::kDone; };
   for (;;) {
-    for (size_t i : order)
-      if (fibers[i].state == Fiber::kReady) resume(fibers[i]);
-    if (release_shuffles(threads)) continue;
-    if (std::all_of(fibers.begin(), fibers.begin() + threads, [](const Fiber& f) { return f.state == Fiber::kDone; }))
-      return;
+    for (size_t warp : ordered((threads + 31) / 32, order, random)) {  // each as far as it comes
+      const size_t first = warp * 32, end = std::min(first + 32, threads);
+      do {
+        for (size_t lane : ordered(end - first, order, random))
+          if (fibers[first + lane].state == Fiber::kReady) resume(fibers[first + lane]);
+      } while (release_shuffle(first, end));
+    }
+    if (std::all_of(fibers.begin(), fibers.begin() + threads, gone)) return;
     release_barrier(threads);
   }
-}
-
-// In which order threads run, and blocks.
-enum Order { kForward, kBackward, kShuffled };
-
-inline std::vector<size_t> ordered(size_t count, int order, std::mt19937& random) {
-  std::vector<size_t> indices(count);
-  for (size_t i = 0; i < count; ++i) indices[i] = i;
-  if (order == kBackward) std::reverse(indices.begin(), indices.end());
-  if (order == kShuffled) std::shuffle(indices.begin(), indices.end(), random);
-  return indices;
 }
 
 inline void run(std::function<void()> what, Index grid, Index block, int order) {
@@ -195,11 +191,10 @@ inline void run(std::function<void()> what, Index grid, Index block, int order) 
   for (size_t i : ordered(grid.count(), order, random)) {
     const unsigned number = (unsigned)i;
     blockIdx = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
-    const std::vector<size_t> threads = ordered(block.count(), order, random);
     std::exception_ptr problem;
     std::thread([&] {
       try {
-        run_block(threads);
+        run_block(block.count(), order, random);
       } catch (...) {
         problem = std::current_exception();
       }
