@@ -138,8 +138,9 @@ def _maps() -> list[Case]:
                 continue
             cases.append(_case(op, make, shape, layout, side))
     # Several chunks of pixels, whose ends do not lie on fours; more channels or pixels than a block has threads.
-    for shape, layout in itertools.product(((1, 2, 4, 8193), (1, 3, 41, 53), (1, 288, 2, 2)), _LAYOUTS):
-        cases += [_case(op, make, shape, layout, "drawn noise") for op, make in makers]
+    shapes = ((1, 2, 4, 8193), (1, 3, 41, 53), (1, 288, 2, 2))
+    for shape, layout, side in itertools.product(shapes, _LAYOUTS, ("drawn noise", "noise everywhere")):
+        cases += [_case(op, make, shape, layout, side) for op, make in makers]
     return cases + [Case(op, "off its boundary", lambda dtype, make=make: _moved(make, dtype)) for op, make in makers]
 
 

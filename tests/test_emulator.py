@@ -293,7 +293,8 @@ def test_the_launcher_hands_every_kernel_to_the_driver(driver: FakeDriver) -> No
     for case in CASES[::5]:
         check(kernels, case, torch.float16)
     assert driver.calls.count("cuModuleLoadData") == 1
-    assert driver.calls.count("cuModuleGetFunction") == len(KERNELS)
+    launches = driver.calls[driver.calls.index("cuLaunchKernel") :]
+    assert set(launches) == {"cuCtxPushCurrent", "cuLaunchKernel", "cuCtxPopCurrent"}  # as a captured step must be
 
 
 def test_a_driver_that_refuses_a_launch_is_quoted(driver: FakeDriver) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from noisegan.ext.cache import BuildError
 from noisegan.ext.grids import launch_shape
-from noisegan.ext.params import KERNELS, Philox
+from noisegan.ext.params import DTYPES, KERNELS, Philox
 
 _FIRST_WORDS = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123's kat_vectors, philox4x32 10
 
@@ -91,12 +91,16 @@ class _Module:
 
     def __init__(self, driver: Any, image: bytes, index: int) -> None:
         self._driver = driver
-        (self._device,) = self._call("cuDeviceGet", index)
-        (self._context,) = self._call("cuDevicePrimaryCtxRetain", self._device)
-        self._functions: dict[str, Any] = {}
+        (gpu,) = self._call("cuDeviceGet", index)
+        (self._context,) = self._call("cuDevicePrimaryCtxRetain", gpu)
         self._enter()
         try:
             (self._module,) = self._call("cuModuleLoadData", image)
+            # All now: the driver loads a function when it is first asked for, and that must not be in a captured step.
+            self._functions = {
+                name: self._call("cuModuleGetFunction", self._module, name.encode(), about=name)[0]
+                for name in sorted({entry_point(struct, dtype) for struct in KERNELS for dtype in DTYPES})
+            }
         finally:
             self._leave()
 
@@ -106,11 +110,7 @@ class _Module:
         # A thread that has not used this GPU yet has no context, and torch's own guard may leave it so.
         self._enter()
         try:
-            function = self._functions.get(kernel)
-            if function is None:
-                (function,) = self._call("cuModuleGetFunction", self._module, kernel.encode(), about=kernel)
-                self._functions[kernel] = function
-            self._call("cuLaunchKernel", function, *grid, *block, 0, stream, arguments, 0, about=kernel)
+            self._call("cuLaunchKernel", self._functions[kernel], *grid, *block, 0, stream, arguments, 0, about=kernel)
         finally:
             self._leave()
 
