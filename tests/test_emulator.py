@@ -220,6 +220,8 @@ def test_large_maps_get_grids_that_a_gpu_takes() -> None:
 def test_too_large_a_map_is_named() -> None:
     with pytest.raises(ValueError, match=r"the CUDA kernel bias_act cannot index maps as large as .*; split the batch"):
         launch_shape(BiasAct(n=1, c=1, p=1 << 31), torch.float32)
+    with pytest.raises(ValueError, match="the CUDA kernel upfirdn2d cannot index"):
+        launch_shape(UpFirDn(n=1 << 16, c=1 << 16, h=1, w=1, oh=1, ow=1, kh=1, kw=1, up=1, down=1), torch.float32)
 
 
 # ---------------------------------------------------------------------------------------------------------- launcher

@@ -34,6 +34,8 @@ def launch_shape(what: ctypes.Structure, dtype: torch.dtype) -> tuple[Size, Size
         ValueError: when a map has an axis that the kernels cannot index.
     """
     sizes = [getattr(what, name) for name in ("n", "c", "p", "h", "w", "oh", "ow", "count") if hasattr(what, name)]
+    if isinstance(what, params.UpFirDn):  # rows and planes are numbered through
+        sizes += [what.c * max(what.w, what.ow), what.n * max(what.c, what.oh)]
     grid, block = _SHAPES[type(what)](what, dtype)
     if max(*sizes, *grid) > _LARGEST or max(grid[1:]) > _LIMIT:
         kernel = params.KERNELS[type(what)]

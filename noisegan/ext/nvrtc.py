@@ -147,6 +147,6 @@ def _call(nvrtc: Any, name: str, *arguments: Any) -> tuple[Any, ...]:
 
 def _output(nvrtc: Any, program: Any, name: str) -> bytes:
     size: int = _call(nvrtc, f"{name}Size", program)[0]
-    content = bytes(size)  # which the binding fills, unusual as that is
+    content = bytearray(size)
     _call(nvrtc, name, program, content)
-    return content
+    return bytes(content)
