@@ -1,34 +1,43 @@
 """Convolutions whose second derivatives cost no more than their first.
 
 R1 and path length differentiate a backward pass. torch's own formulas do that with kernels as large as the maps, and
-channel by channel where there is a stride: a third of the time of R1. But a convolution is linear in the maps and
-linear in the weights, so every derivative of every order is one of three operations: the convolution, its gradient with
-respect to the maps, its gradient with respect to the weights.
+channel by channel where there is a stride: a third of the time of R1. But a convolution is linear in its maps and in
+its weights, so each derivative of any order is one of three operations, and each of these differentiates into the other
+two:
+
+    y = x * w                       convolution
+    x = gradient of <g, x * w> with respect to x, from g and w
+    w = gradient of <g, x * w> with respect to w, from x and g
+
+The second is the transposed convolution. Called by this name it is also 1.3 to 2.4 times faster in bfloat16 on a CPU
+than torch's conv_transpose2d (measured with AMX, 4 to 32 px).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_Settings = tuple[list[int], list[int], list[int], bool, list[int], int]
-"""stride, padding, dilation, transposed, output padding, groups: as aten takes them."""
+from noisegan.ext.layout import layout
 
 _weights_wanted = True
 
 
 def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
     """x [N, I, H, W], weight [O, I, k, k] -> [N, O, (H + 2 padding - k) // stride + 1, likewise for W]."""
-    return _convolution(x, weight, ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1))
+    y: Tensor = _Convolution.apply(x, weight, stride, padding)
+    return y
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int) -> Tensor:
     """x [N, I, H, W], weight [I, O, k, k] -> [N, O, (H - 1) stride + k, likewise for W]."""
-    return _convolution(x, weight, ([stride] * 2, [0, 0], [1, 1], True, [0, 0], 1))
+    size = [(length - 1) * stride + kernel for length, kernel in zip(x.shape[2:], weight.shape[2:], strict=True)]
+    y: Tensor = _InputGradient.apply(x, weight, size, stride, 0)
+    return y
 
 
 @contextmanager
@@ -43,55 +52,71 @@ def input_gradients_only() -> Iterator[None]:
         _weights_wanted = before
 
 
-def _convolution(x: Tensor, weight: Tensor, settings: _Settings) -> Tensor:
-    y: Tensor = _Convolution.apply(x, weight, settings)
-    return y
-
-
-def _gradients(g: Tensor, x: Tensor, weight: Tensor, settings: _Settings, of_x: bool, of_weight: bool) -> Any:
-    return _Gradients.apply(g, x, weight, settings, of_x, of_weight)
-
-
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, settings: _Settings) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.settings = settings
-        y: Tensor = torch.ops.aten.convolution(x, weight, None, *settings)
+        ctx.how = stride, padding
+        y: Tensor = torch.ops.aten.convolution(x, weight, None, *_settings(stride, padding))
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1] and _weights_wanted
-        return (*_gradients(g, x, weight, ctx.settings, of_x, of_weight), None)
+        gx = gweight = None
+        if ctx.needs_input_grad[0]:
+            gx = _InputGradient.apply(g, weight, x.shape[2:], *ctx.how)
+        if ctx.needs_input_grad[1] and _weights_wanted:
+            gweight = _WeightGradient.apply(x, g, weight.shape[2:], *ctx.how)
+        return gx, gweight, None, None
 
 
-class _Gradients(torch.autograd.Function):
-    """Gradients of <g, convolution(x, weight)> with respect to x and weight; None where not asked for."""
+class _InputGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(g, weight)
+        ctx.how = stride, padding
+        # Of the maps only the shape matters.
+        maps = torch.empty((len(g), weight.shape[1], *size), dtype=g.dtype, device=g.device, memory_format=layout(g))
+        x: Tensor = _backward(g, maps, weight, stride, padding, 0)
+        return x
 
     @staticmethod
-    def forward(
-        ctx: Any, g: Tensor, x: Tensor, weight: Tensor, settings: _Settings, of_x: bool, of_weight: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        ctx.save_for_backward(g, x, weight)
-        ctx.settings = settings
-        ctx.set_materialize_grads(False)
-        gx, gweight, _ = torch.ops.aten.convolution_backward(g, x, weight, None, *settings, [of_x, of_weight, False])
-        return gx, gweight
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+        g, weight = ctx.saved_tensors
+        gg = gweight = None
+        if ctx.needs_input_grad[0]:
+            gg = _Convolution.apply(v, weight, *ctx.how)
+        if ctx.needs_input_grad[1] and _weights_wanted:
+            gweight = _WeightGradient.apply(v, g, weight.shape[2:], *ctx.how)
+        return gg, gweight, None, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, g: Tensor, kernel: Sequence[int], stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, g)
+        ctx.how = stride, padding
+        weight: Tensor = _backward(g, x, x.new_empty(g.shape[1], x.shape[1], *kernel), stride, padding, 1)
+        return weight
 
     @staticmethod
-    def backward(ctx: Any, v_x: Tensor | None, v_weight: Tensor | None) -> tuple[Tensor | None, ...]:
-        g, x, weight = ctx.saved_tensors
-        of_g, of_x, of_weight, *_ = ctx.needs_input_grad
-        gg = gx = gweight = None
-        if of_g and v_x is not None:
-            gg = _convolution(v_x, weight, ctx.settings)
-        if of_g and v_weight is not None:
-            other = _convolution(x, v_weight, ctx.settings)
-            gg = other if gg is None else gg + other
-        if of_x and v_weight is not None:
-            gx = _gradients(g, x, v_weight, ctx.settings, True, False)[0]
-        if of_weight and v_x is not None and _weights_wanted:
-            gweight = _gradients(g, v_x, weight, ctx.settings, False, True)[1]
-        return gg, gx, gweight, None, None, None
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
+        x, g = ctx.saved_tensors
+        gx = gg = None
+        if ctx.needs_input_grad[0]:
+            gx = _InputGradient.apply(g, v, x.shape[2:], *ctx.how)
+        if ctx.needs_input_grad[1]:
+            gg = _Convolution.apply(x, v, *ctx.how)
+        return gx, gg, None, None, None
+
+
+def _backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, which: int) -> Any:
+    """The gradient with respect to the maps (0) or the weights (1)."""
+    wanted = [which == 0, which == 1, False]
+    return torch.ops.aten.convolution_backward(g, x, weight, None, *_settings(stride, padding), wanted)[which]
+
+
+def _settings(stride: int, padding: int) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
+    """Stride, padding, dilation, transposed, output padding, groups: as aten takes them."""
+    return [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1

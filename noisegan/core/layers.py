@@ -35,6 +35,14 @@ def set_precision(network: nn.Module, dtype: torch.dtype | None) -> None:
         block.low_precision = dtype
 
 
+def settle(network: nn.Module, device: torch.device) -> None:
+    """Move a network to a device, its weights laid out as its convolutions take them there."""
+    low = any(isinstance(module, Block) and module.low_precision is not None for module in network.modules())
+    last = device.type == "cpu" or (device.type == "cuda" and low)
+    network.to(device)
+    network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def convolution_layout(x: Tensor) -> torch.memory_format:
     """The layout in which convolutions of such maps are fastest: channels_last on CPUs and in 16 bits on GPUs."""
     last = x.device.type == "cpu" or (x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16))

@@ -13,7 +13,7 @@ from noisegan.api import ImageInjector, ImageSite, Injector, PenaltyInjector, St
 from noisegan.core.config import TrainConfig
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.generator import Generator
-from noisegan.core.layers import set_precision
+from noisegan.core.layers import set_precision, settle
 from noisegan.core.pairing import PairingCertificate, shared_weights_hash
 from noisegan.core.rng import contained_randomness
 from noisegan.core.statistics import Statistics
@@ -53,7 +53,8 @@ class TrainState:
         self.certificate = PairingCertificate(seed=config.seed, data=data, initial_weights=weights)
         for network in (self.G, self.D):
             set_precision(network, DTYPES[config.precision])
-        for module in (self.G, self.D, self.image, self.penalty):
+            settle(network, device)
+        for module in (self.image, self.penalty):
             module.to(device)
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.pl_mean = torch.zeros((), device=device)
@@ -118,7 +119,7 @@ class TrainState:
                 prefix = f"opt_{side}/{name}/"
                 values = {key[len(prefix) :]: rest.pop(key) for key in list(rest) if key.startswith(prefix)}
                 if values:
-                    optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in values.items()}
+                    optimizer.state[parameter] = {k: _laid_out(v, parameter) for k, v in values.items()}
             if sorted(self._optimised(side)) != counters["optimised"][side]:
                 raise NoiseganError(f"the snapshot lacks states of the optimiser of {side}: it is damaged")
         if rest:
@@ -145,6 +146,13 @@ class TrainState:
             if injector.trains_with == side:
                 named |= {f"image.{label}.{name}": p for name, p in injector.named_parameters()}
         return named
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """A part of the optimiser's state where and as its parameter lies: fused optimisers walk over both at once."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def run_injectors(
