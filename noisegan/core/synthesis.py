@@ -55,6 +55,7 @@ class SynthesisLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.site = site
+        self.upsamples = site.upsampled
         self.clamp = clamp
         self.affine = FullyConnected(site.w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.zeros(site.channels, in_channels, 3, 3))
@@ -91,7 +92,7 @@ class SynthesisLayer(nn.Module):
         """x [N, I, H, W], w [N, D], noise by key -> [N, C, H', W'], H' = 2H where the site upsamples."""
         for label, injector in self.latent.items():
             w = injector(w, noise[f"{self.site.name}/latent/{label}"].to(w.dtype)).to(w.dtype)  # [N, D]
-        up = 2 if self.site.upsampled else 1
+        up = 2 if self.upsamples else 1
         x, demod = modulated_conv2d(
             x, self.weight, self.affine(w), self.resample_filter, up=up
         )  # [N, C, H', W'], [N, C]
