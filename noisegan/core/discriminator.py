@@ -103,7 +103,8 @@ def minibatch_std(x: Tensor, group: int) -> Tensor:
     if n % group:
         raise NoiseganError(f"a batch of {n} cannot be split into minibatch-std groups of {group}")
     y = x.view(n // group, group, *x.shape[1:])  # [N/g, g, C, H, W]
-    std = torch.sqrt(y.var(dim=1, unbiased=False) + 1e-8).mean(dim=(1, 2, 3))  # [N/g]
+    variance = (y - y.mean(dim=1, keepdim=True)).square().mean(dim=1)  # [N/g, C, H, W]; torch's var takes 1 ms and more
+    std = torch.sqrt(variance + 1e-8).mean(dim=(1, 2, 3))  # [N/g]
     return std.repeat_interleave(group).view(n, 1, 1, 1).expand(n, 1, h, w)
 
 
