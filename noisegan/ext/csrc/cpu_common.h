@@ -72,6 +72,14 @@ template <class A> struct Scalar {
   A operator[](i64) const { return value; }
 };
 
+// The next address where a cache line begins.
+template <class A> A* align_row(A* row) { return (A*)(((size_t)row + 63) / 64 * 64); }
+
+// Asks for the cache lines of a row that is about to be written, so that the stores need not wait for them.
+template <class T> void reserve_row(T* row, i64 length) {
+  for (i64 i = 0; i < length; i += 64 / (i64)sizeof(T)) __builtin_prefetch(row + i, 1);
+}
+
 template <class A> const A* gather_row(const A* data, i64 stride, i64 length, A* buffer) {
   if (stride == 1) return data;
   for (i64 i = 0; i < length; ++i) buffer[i] = data[i * stride];

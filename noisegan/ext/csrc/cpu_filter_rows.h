@@ -34,10 +34,18 @@ struct Phases {
   }
 };
 
-// Columns of a doubled row: `width` of them from v, whose first is that of the even results. kInner is the number of
-// channels per pixel if known at compile time, else 0.
+// Rows whose columns are to be combined, and where the results go: a call for each row would cost as much as the row.
+template <class A> struct Rows {
+  const A* from;
+  A* to;
+  i64 count, from_pitch, to_pitch;  // in elements
+  i64 width;                        // of a row of results, in pixels
+};
+
+// Columns of doubled rows; the first column of each row is that of the even results. kInner is the number of channels
+// per pixel if known at compile time, else 0.
 template <int kInner, class A>
-NG_ROW void double_columns(const A* v, i64 width, i64 channels, const A* even, const A* odd, i64 odd_shift, A* out) {
+void double_row(const A* v, i64 width, i64 channels, const A* even, const A* odd, i64 odd_shift, A* out) {
   const i64 inner = kInner ? kInner : channels;
   const A e0 = even[0], e1 = even[1], o0 = odd[0], o1 = odd[1];
   const A* u = v + odd_shift * inner;
@@ -65,7 +73,15 @@ NG_ROW void double_columns(const A* v, i64 width, i64 channels, const A* even, c
   }
 }
 
-template <int kInner, class A> NG_ROW void halve_columns(const A* v, i64 width, i64 channels, const A* f, A* out) {
+template <int kInner, class A>
+NG_ROW void double_columns(const Rows<A>& rows, i64 channels, const A* even, const A* odd, i64 odd_shift) {
+  const A taps[4] = {even[0], even[1], odd[0], odd[1]};
+  const Rows<A> r = rows;
+  for (i64 i = 0; i < r.count; ++i)
+    double_row<kInner>(r.from + i * r.from_pitch, r.width, channels, taps, taps + 2, odd_shift, r.to + i * r.to_pitch);
+}
+
+template <int kInner, class A> void halve_row(const A* v, i64 width, i64 channels, const A* f, A* out) {
   const i64 inner = kInner ? kInner : channels;
   const A f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];
   if (kInner == 1) {
@@ -82,17 +98,29 @@ template <int kInner, class A> NG_ROW void halve_columns(const A* v, i64 width, 
   }
 }
 
-template <class A> NG_ROW void keep_columns(const A* v, i64 width, i64 inner, const A* f, A* out) {
+template <int kInner, class A> NG_ROW void halve_columns(const Rows<A>& rows, i64 channels, const A* f) {
+  const A taps[4] = {f[0], f[1], f[2], f[3]};
+  const Rows<A> r = rows;
+  for (i64 i = 0; i < r.count; ++i)
+    halve_row<kInner>(r.from + i * r.from_pitch, r.width, channels, taps, r.to + i * r.to_pitch);
+}
+
+template <class A> NG_ROW void keep_columns(const Rows<A>& rows, i64 inner, const A* f) {
   const A f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];
+  const Rows<A> r = rows;
+  for (i64 row = 0; row < r.count; ++row) {
+    const A* v = r.from + row * r.from_pitch;
+    A* out = r.to + row * r.to_pitch;
 #pragma omp simd
-  for (i64 i = 0; i < width * inner; ++i)
-    out[i] = f0 * v[i] + f1 * v[i + inner] + (f2 * v[i + 2 * inner] + f3 * v[i + 3 * inner]);
+    for (i64 i = 0; i < r.width * inner; ++i)
+      out[i] = f0 * v[i] + f1 * v[i + inner] + (f2 * v[i + 2 * inner] + f3 * v[i + 3 * inner]);
+  }
 }
 
 // One way of combining columns for the number of channels at hand: few are unrolled, for loops over them cost more
 // than what they do.
-template <class A> using DoubleColumns = void (*)(const A*, i64, i64, const A*, const A*, i64, A*);
-template <class A> using HalveColumns = void (*)(const A*, i64, i64, const A*, A*);
+template <class A> using DoubleColumns = void (*)(const Rows<A>&, i64, const A*, const A*, i64);
+template <class A> using HalveColumns = void (*)(const Rows<A>&, i64, const A*);
 
 template <class A> DoubleColumns<A> double_columns_of(i64 inner) {
   switch (inner) {
@@ -136,9 +164,9 @@ template <class A> struct FourTaps {
     double_columns = double_columns_of<A>(inner);
     halve_columns = halve_columns_of<A>(inner);
   }
-  void doubled(const A* v, i64 width, i64 inner, A* out) const {
-    double_columns(v, width, inner, along_phase[0], along_phase[1], columns.shift[1] - columns.shift[0], out);
+  void doubled(const Rows<A>& rows, i64 inner) const {
+    double_columns(rows, inner, along_phase[0], along_phase[1], columns.shift[1] - columns.shift[0]);
   }
-  void halved(const A* v, i64 width, i64 inner, A* out) const { halve_columns(v, width, inner, along, out); }
-  void kept(const A* v, i64 width, i64 inner, A* out) const { keep_columns(v, width, inner, along, out); }
+  void halved(const Rows<A>& rows, i64 inner) const { halve_columns(rows, inner, along); }
+  void kept(const Rows<A>& rows, i64 inner) const { keep_columns(rows, inner, along); }
 };

@@ -1,6 +1,8 @@
 // Separable filters of four taps that double, halve or keep the resolution: the network's own.
 // Per row of the result: the rows of x that reach it are summed into one row (vertical taps), from which the columns
 // follow (horizontal taps). Tiles of columns keep that row in the first-level cache; x comes from memory once.
+// A few rows are summed before the columns of any: a load that straddles two recent stores waits for every store before
+// them, and those of results wait for memory. Meanwhile the lines of the results are fetched.
 #pragma once
 #include "cpu_filter_rows.h"
 
@@ -13,6 +15,8 @@ template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
   const i64 band = std::min(p.oh, std::max<i64>(8, 2 * kGrain / (tile * inner))), bands = ceil_div(p.oh, band);
   const i64 group = std::max<i64>(1, kGrain / (band * tile * inner)), groups = ceil_div(planes, group);
   const i64 reach = doubled ? tile / 2 + 2 : p.down * (tile - 1) + 4;  // columns of x that a tile needs
+  const i64 pitch = ceil_div(reach * inner, 16) * 16;  // of the sums, whose rows begin where cache lines do
+  const i64 batch = std::clamp<i64>(1024 / pitch, 1, band);
   const std::vector<T> zeros((size_t)(std::min(reach, p.w) * inner), narrow<T>((A)0));
 
   for_each_job(groups * bands * tiles, planes * p.oh * p.ow * inner, p.threads, [&](i64 job) {
@@ -21,30 +25,46 @@ template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
     const i64 j = job % tiles * tile, width = std::min(tile, p.ow - j);
     const i64 start = doubled ? j / 2 + taps.columns.shift[0] : j * p.down - p.x0;
     const i64 left = std::clamp<i64>(start, 0, p.w), right = std::clamp<i64>(start + reach, left, p.w);
-    std::vector<A> buffer((size_t)((reach + tile) * inner), (A)0);  // columns outside of x stay 0
-    A *v = buffer.data(), *inside = v + (right > left ? left - start : 0) * inner, *wide = v + reach * inner;
+    const i64 margin = (right > left ? left - start : 0) * inner;
+    std::vector<A> buffer((size_t)(batch * pitch + 32 + (std::is_same_v<T, A> ? 0 : batch * width * inner)));
+    A* sums = align_row(buffer.data() + margin) - margin;  // columns outside of x stay 0
+    A* wide = align_row(sums + batch * pitch);
     for (i64 plane = first_plane; plane < last_plane; ++plane) {
       const auto row_of_x = [&](i64 r) {
         return r < 0 || r >= p.h ? zeros.data() : (const T*)p.x + ((plane * p.h + r) * p.w + left) * inner;
       };
-      for (i64 i = first_row; i < last_row; ++i) {
-        T* y = (T*)p.y + ((plane * p.oh + i) * p.ow + j) * inner;
-        A* out = target_row(y, wide);
-        if (doubled) {
-          const i64 q = i % 2, r = i / 2 + taps.rows.shift[q];
-          sum_of_2_rows(row_of_x(r), row_of_x(r + 1), taps.down_phase[q], (right - left) * inner, inside);
-          taps.doubled(v, width, inner, out);
-        } else {
-          const i64 r = i * p.down - p.y0;
-          const T* const from[4] = {row_of_x(r), row_of_x(r + 1), row_of_x(r + 2), row_of_x(r + 3)};
-          sum_of_4_rows(from, taps.down, (right - left) * inner, inside);
-          if (p.down == 2) {
-            taps.halved(v, width, inner, out);
+      for (i64 i0 = first_row; i0 < last_row; i0 += batch) {
+        const i64 count = std::min(batch, last_row - i0);
+        T* y = (T*)p.y + ((plane * p.oh + i0) * p.ow + j) * inner;
+        for (i64 k = 0; k < count; ++k) {
+          const i64 i = i0 + k;
+          A* inside = sums + k * pitch + margin;
+          // Measured: in 16 bits, which take longer to compute, the lines come too early.
+          if (std::is_same_v<T, A>) reserve_row(y + k * p.ow * inner, width * inner);
+          if (doubled) {
+            const i64 q = i % 2, r = i / 2 + taps.rows.shift[q];
+            sum_of_2_rows(row_of_x(r), row_of_x(r + 1), taps.down_phase[q], (right - left) * inner, inside);
           } else {
-            taps.kept(v, width, inner, out);
+            const i64 r = i * p.down - p.y0;
+            const T* const from[4] = {row_of_x(r), row_of_x(r + 1), row_of_x(r + 2), row_of_x(r + 3)};
+            sum_of_4_rows(from, taps.down, (right - left) * inner, inside);
           }
         }
-        finish_row(out, width * inner, y);
+        A* out = target_row(y, wide);
+        const i64 to_pitch = (std::is_same_v<T, A> ? p.ow : width) * inner;
+        const Rows<A> rows = {sums, out, count, pitch, to_pitch, width};
+        if (doubled) {
+          taps.doubled(rows, inner);
+        } else if (p.down == 2) {
+          taps.halved(rows, inner);
+        } else {
+          taps.kept(rows, inner);
+        }
+        if (tiles == 1) {
+          finish_row(out, count * width * inner, y);
+        } else {
+          for (i64 k = 0; k < count; ++k) finish_row(out + k * to_pitch, width * inner, y + k * p.ow * inner);
+        }
       }
     }
   });

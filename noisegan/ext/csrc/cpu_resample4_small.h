@@ -35,12 +35,13 @@ template <class T> void resample4_small(const UpFirDn& p, i64 planes) {
       const A* x = widen_row((const T*)p.x + plane * p.h * p.w, p.h * p.w, wide_x);
       T* y = (T*)p.y + plane * p.oh * p.ow;
       A* out = target_row(y, wide_y);
+      reserve_row(out, p.oh * p.ow);
       copy_rows(x + r0 * p.w + c0, p.w, r1 - r0, c1 - c0, frame + inset, pitch);
       if (doubled) {
         for (i64 q = 0; q < 2; ++q) {
           const A* first = frame + (taps.rows.shift[q] - taps.rows.shift[0]) * pitch;
           sum_of_2_rows(first, first + pitch, taps.down_phase[q], summed, sums);
-          taps.doubled(sums, 2 * summed, 1, wide_out);
+          taps.doubled({sums, wide_out, 1, 0, 0, 2 * summed}, 1);
           copy_rows(wide_out, 2 * pitch, (p.oh + 1 - q) / 2, p.ow, out + q * p.ow, 2 * p.ow);
         }
       } else if (p.down == 2) {
@@ -49,12 +50,12 @@ template <class T> void resample4_small(const UpFirDn& p, i64 planes) {
           const A* const rows[4] = {row, row + pitch, row + 2 * pitch, row + 3 * pitch};
           sum_of_4_rows(rows, taps.down, pitch, sums + i * pitch);
         }
-        taps.halved(sums, summed / 2, 1, wide_out);
+        taps.halved({sums, wide_out, 1, 0, 0, summed / 2}, 1);
         copy_rows(wide_out, pitch / 2, p.oh, p.ow, out, p.ow);
       } else {
         const A* const rows[4] = {frame, frame + pitch, frame + 2 * pitch, frame + 3 * pitch};
         sum_of_4_rows(rows, taps.down, summed, sums);
-        taps.kept(sums, summed, 1, wide_out);
+        taps.kept({sums, wide_out, 1, 0, 0, summed}, 1);
         copy_rows(wide_out, pitch, p.oh, p.ow, out, p.ow);
       }
       finish_row(out, p.oh * p.ow, y);
