@@ -128,6 +128,11 @@ class Injector(nn.Module, ABC):
 class FeatureInjector(Injector):
     """Puts noise into the feature map of one site. Its parameters train with the generator."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "forward" in vars(cls) and "added" not in vars(cls):  # what a base class adds is not what this one does
+            cls.added = FeatureInjector.added  # type: ignore[method-assign]
+
     @abstractmethod
     def draw(self, source: NoiseSource) -> Tensor:
         """Random numbers for one forward pass, [N, ...], without gradient. [N, 0] when none are needed."""

@@ -290,11 +290,27 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
             assert torch.equal(a, b)
 
 
+def test_second_derivatives_in_float16_do_not_overflow_where_their_results_do_not() -> None:
+    """A factor of a million beside a gradient of a thousandth, as path length meets them."""
+    x = torch.ones(1, 1, 2, 2, dtype=torch.float16, requires_grad=True)
+    scale = torch.ones(1, 1, requires_grad=True)
+    upstream = torch.full((1, 1, 2, 2), 1e-3, dtype=torch.float16, requires_grad=True)
+    (of_scale,) = torch.autograd.grad(scale_channels(x, scale), scale, upstream, create_graph=True)
+    (second,) = torch.autograd.grad(of_scale, x, torch.full((1, 1), 1e6))
+    torch.testing.assert_close(second.float(), torch.full((1, 1, 2, 2), 1e3), rtol=1e-2, atol=0)
+
+
 def test_mixed_layouts_and_views_are_accepted() -> None:
     x = normal("x", 2, 6, 8, 8, dtype=torch.float32)
     for view in (x[:, ::2], x.transpose(2, 3), x[:, :, ::2, 1:], x.expand(2, 6, 8, 8)[:1].expand(3, -1, -1, -1)):
         torch.testing.assert_close(bias_act(view), formula(view, {}, {}))
         torch.testing.assert_close(scale_channels(view, torch.full(view.shape[:2], 2.0)), 2 * view)
+    ids, strength = torch.arange(6)[::3], torch.ones(())
+    drawn = noise_bias_act(torch.zeros(2, 6, 8, 8), DrawnNoise((1, 2), 3, ids), strength, act="linear")
+    torch.testing.assert_close(drawn[:, 5].flatten(1), philox_normal((1, 2), 3, ids.clone(), 64))
+    torch.testing.assert_close(
+        philox_normal((1, 2), 3, torch.tensor([7]).expand(2), 8)[1:], philox_normal((1, 2), 3, torch.tensor([7]), 8)
+    )
     last = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     y = bias_act(last)
     (gradient,) = torch.autograd.grad(y, last, torch.ones_like(x))
@@ -351,6 +367,7 @@ def test_declared_derivatives_pass_gradcheck_and_gradgradcheck(name: str) -> Non
 def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
     x = torch.zeros(2, 3, 4, 4)
     drawn = DrawnNoise((1, 2), 0, torch.arange(2))
+    meta = torch.arange(2, device="meta")
     refusals: list[tuple[str, type[Exception], Callable[[], Any]]] = [
         ("gain must be above 0, not -1", ValueError, lambda: bias_act(x, gain=-1)),
         ("clamp must be above 0, not 0", ValueError, lambda: bias_act(x, clamp=0)),
@@ -368,6 +385,16 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         ("up and down must be 1 or more", ValueError, lambda: upfirdn2d(x, TAPS, up=0)),
         ("a filter of 4 x 4 does not fit", ValueError, lambda: upfirdn2d(x[:, :, :2], TAPS)),
         (r"upfirdn2d needs x \[N, C, H, W\]", ValueError, lambda: upfirdn2d(x[0], TAPS)),
+        ("and padding", ValueError, lambda: upfirdn2d(x, TAPS, padding=(1, 1))),  # type: ignore[arg-type]
+        ("upfirdn2d needs", ValueError, lambda: upfirdn2d(x, TAPS[:0])),
+        (r"maps must be \[N, C, ...\]", ValueError, lambda: bias_act(x[0, 0, 0])),
+        ("the bias is on meta and the maps on cpu", ValueError, lambda: bias_act(x, torch.zeros(3, device="meta"))),
+        ("the filter is on meta", ValueError, lambda: upfirdn2d(x, TAPS.to("meta"))),
+        ("the noise is on meta", ValueError, lambda: noise_bias_act(x, replace(drawn, ids=meta), torch.ones(()))),
+        (r"sample ids must be \[N\] int64", ValueError, lambda: philox_bits((1, 2), 0, torch.arange(3.0), 4)),
+        (r"sample ids must be \[N\] int64", ValueError, lambda: philox_bits((1, 2), 0, torch.arange(3).int(), 4)),
+        ("the step must be 0 or more", ValueError, lambda: philox_bits((1, 2), 2**32, torch.arange(3), 4)),
+        ("the count must be 0 or more", ValueError, lambda: philox_bits((1, 2), 0, torch.arange(3), -4)),
     ]
     for message, kind, function in refusals:
         with pytest.raises(kind, match=message):

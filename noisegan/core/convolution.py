@@ -43,7 +43,8 @@ def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int) -> Tensor:
 @contextmanager
 def input_gradients_only() -> Iterator[None]:
     """While this lasts, backward passes leave the gradients of weights out: for `torch.autograd.grad` with respect to
-    images or styles, which would compute and drop them."""
+    images or styles, which would compute and drop them. It holds for all threads, as a GPU's backward pass runs in
+    threads of its own: two trainers in two threads of one process are not possible."""
     global _weights_wanted
     before, _weights_wanted = _weights_wanted, False
     try:

@@ -37,26 +37,29 @@ def set_precision(network: nn.Module, dtype: torch.dtype | None) -> None:
 
 def settle(network: nn.Module, device: torch.device) -> None:
     """Move a network to a device, its weights laid out as its convolutions take them there."""
-    low = any(isinstance(module, Block) and module.low_precision is not None for module in network.modules())
-    last = device.type == "cpu" or (device.type == "cuda" and low)
     network.to(device)
-    network.to(memory_format=torch.channels_last if last else torch.contiguous_format)
-    for module in network.modules():
-        if last and getattr(module, "upsamples", False):  # its convolution takes the weights transposed
-            weight = module.get_parameter("weight")
-            weight.data = weight.data.transpose(0, 1).contiguous(memory_format=torch.channels_last).transpose(0, 1)
+    network.to(memory_format=convolution_layout(device, torch.float32))
+    for block in network.modules():
+        if not isinstance(block, Block):
+            continue
+        layout = convolution_layout(device, block.low_precision or torch.float32)
+        block.to(memory_format=layout)
+        for module in block.modules():
+            if getattr(module, "upsamples", False):  # its convolution takes the weights transposed
+                weight = module.get_parameter("weight")
+                weight.data = weight.data.transpose(0, 1).contiguous(memory_format=layout).transpose(0, 1)
 
 
-def convolution_layout(x: Tensor) -> torch.memory_format:
+def convolution_layout(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
     """The layout in which convolutions of such maps are fastest: channels_last on CPUs and in 16 bits on GPUs."""
-    last = x.device.type == "cpu" or (x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16))
+    last = device.type == "cpu" or (device.type == "cuda" and dtype in (torch.bfloat16, torch.float16))
     return torch.channels_last if last else torch.contiguous_format
 
 
 def enter(x: Tensor, dtype: torch.dtype) -> Tensor:
     """A map as a block takes it: in its dtype, laid out for its convolutions."""
     x = x.to(dtype)
-    return x.contiguous(memory_format=convolution_layout(x))
+    return x.contiguous(memory_format=convolution_layout(x.device, x.dtype))
 
 
 def bilinear_filter() -> Tensor:
@@ -142,7 +145,9 @@ class Conv2d(nn.Module):
         plain = self.act == "linear" and self.bias is None and self.clamp is None
         weight = (self.weight * (self.weight_gain * gain if plain else self.weight_gain)).to(x.dtype)
         x = conv2d_resample(x, weight, self.resample_filter, up=self.up, down=self.down)
-        x = x.contiguous(memory_format=convolution_layout(x))  # maps of one channel do not tell their layout
+        x = x.contiguous(
+            memory_format=convolution_layout(x.device, x.dtype)
+        )  # maps of one channel do not tell their layout
         if plain:
             return x
         act_gain = math.sqrt(2) * gain if self.act == "lrelu" else gain

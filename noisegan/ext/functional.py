@@ -7,6 +7,7 @@ channels_last (results keep the layout). They compute in float32 (float64 for fl
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -129,10 +130,11 @@ def upfirdn2d(
     Raises:
         ValueError: when x is not 4-D, f not 1-D or 2-D, up or down below 1, or the result would be empty.
     """
-    _check_dtype(x)
-    if x.ndim != 4 or f.ndim not in (1, 2):
+    _check_map(x, {"filter": f})
+    if x.ndim != 4 or f.ndim not in (1, 2) or f.numel() == 0 or len(padding) != 4:
         raise ValueError(
-            f"upfirdn2d needs x [N, C, H, W] and f [k] or [kh, kw], not {list(x.shape)} and {list(f.shape)}"
+            f"upfirdn2d needs x [N, C, H, W], f [k] or [kh, kw] and padding (x0, x1, y0, y1), "
+            f"not {list(x.shape)}, {list(f.shape)} and {tuple(padding)}"
         )
     if up < 1 or down < 1:
         raise ValueError(f"up and down must be 1 or more, not {up} and {down}")
@@ -158,6 +160,9 @@ def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, fir
         count: words wanted per sample.
         first_block: blocks of four words to pass over.
 
+    Raises:
+        ValueError: for ids that are not [N] int64, a step out of range or a count below 0.
+
     Returns:
         [N, count] int64 on the device of `ids`, the same on every device and backend; row i depends on key, step and
         ids[i] only.
@@ -179,6 +184,9 @@ def philox_normal(key: tuple[int, int], step: int, ids: Tensor, count: int, *, f
 
 
 def _philox(key: tuple[int, int], step: int, ids: Tensor, count: int, first_block: int, kind: int) -> Tensor:
+    _check_address(step, ids)
+    if count < 0:
+        raise ValueError(f"the count must be 0 or more, not {count}")
     ops.prepare(ids.device)
     out: Tensor = torch.ops.noisegan.philox(ids, (*key, step, first_block), count, kind)
     return out
@@ -194,7 +202,7 @@ def _fused(
     clamp: float | None,
     scale: Tensor | None,
 ) -> Tensor:
-    _check_dtype(x)
+    _check_map(x, {"bias": b, "scale": scale, "strength": strength, "noise": noise})
     if act not in _ACTIVATIONS:
         raise ValueError(f"act must be 'lrelu' or 'linear', not {act!r}")
     slope, own_gain = _ACTIVATIONS[act]
@@ -210,6 +218,7 @@ def _fused(
     ids: Tensor | None = None
     address: tuple[int, ...] = ()
     if isinstance(noise, DrawnNoise):
+        _check_address(noise.step, noise.ids)
         ids, address, noise = noise.ids, (*noise.key, noise.step, noise.first_block), None
         if ids.shape != x.shape[:1]:
             raise ValueError(f"the noise to draw needs {len(x)} sample ids, not {list(ids.shape)}")
@@ -229,9 +238,23 @@ def _fused(
     return out
 
 
-def _check_dtype(x: Tensor) -> None:
+def _check_map(x: Tensor, operands: Mapping[str, object]) -> None:
+    """Kernels take addresses: whatever lies elsewhere has to be refused."""
     if x.dtype not in DTYPES:
         raise TypeError(f"maps must be float32, float64, bfloat16 or float16, not {x.dtype}: convert them")
+    if x.ndim < 2:
+        raise ValueError(f"maps must be [N, C, ...], not {list(x.shape)}")
+    for name, value in operands.items():
+        place = value.ids if isinstance(value, DrawnNoise) else value
+        if isinstance(place, Tensor) and place.device != x.device:
+            raise ValueError(f"the {name} is on {place.device} and the maps on {x.device}: move one of them")
+
+
+def _check_address(step: int, ids: Tensor) -> None:
+    if ids.dtype != torch.int64 or ids.ndim != 1:
+        raise ValueError(f"sample ids must be [N] int64, not {list(ids.shape)} {ids.dtype}")
+    if not 0 <= step < 2**32:
+        raise ValueError(f"the step must be 0 or more and below 2^32, not {step}")
 
 
 def _broadcast(value: Tensor, x: Tensor, name: str) -> Tensor:

@@ -50,6 +50,7 @@ def bias_act(
     x = x.contiguous(memory_format=form)
     y = torch.empty_like(x, memory_format=form)
     scale, bias, strength, noise = _dense(scale, side), _dense(bias, side), _operand(strength, x), _operand(noise, x)
+    ids = _dense(ids, torch.int64)
     what = params.BiasAct(
         x.data_ptr(),
         y.data_ptr(),
@@ -88,7 +89,7 @@ def bias_act_grad(
     g = g.contiguous(memory_format=form)
     y = None if y is None else y.contiguous(memory_format=form)
     x = None if x is None else x.to(g.dtype).contiguous(memory_format=form)
-    scale, noise = _dense(scale, side), _operand(noise, g)
+    scale, noise, ids = _dense(scale, side), _operand(noise, g), _dense(ids, torch.int64)
     gx = torch.empty_like(g, memory_format=form)
     n, c, pixels = _map(g)
     chunks = max(1, pixels * (c if form == torch.channels_last else 1) // CHUNK)

@@ -101,6 +101,7 @@ class CudaKernelsByDevice:
         self._image = image
         self._made: dict[tuple[int, int], Kernels] = {}
         self._by_index: dict[int, Kernels] = {}
+        self._failed: dict[tuple[int, int], BuildError] = {}
         self._lock = threading.Lock()
 
     def launch(self, what: ctypes.Structure, dtype: torch.dtype, device: torch.device) -> None:
@@ -109,7 +110,11 @@ class CudaKernelsByDevice:
         kernels.launch(what, dtype, device)
 
     def prepare(self, index: int) -> Kernels:
-        """The kernels for a GPU, made if need be."""
+        """The kernels for a GPU, made if need be.
+
+        Raises:
+            BuildError: when they cannot be had for this GPU; said once, and raised again at every use.
+        """
         from noisegan.ext.cuda import CudaKernels  # here, as NVRTC below: a CPU needs neither
 
         capability = torch.cuda.get_device_capability(index)
@@ -186,7 +191,12 @@ def _choose(device_type: str, mode: str) -> tuple[Choice, str | None]:
     """What to use, and why the reference it is where something faster could have been."""
     if mode == "ref":
         return Choice(None, f"{VARIABLE}=ref"), None
-    routes = _routes(device_type, mode)
+    try:
+        routes = _routes(device_type, mode)
+    except RuntimeError as error:  # a driver that does not answer
+        routes = []
+        if mode == "auto":
+            return Choice(None, str(error)), str(error)
     if not routes:
         return Choice(None, f"there are no kernels for {device_type} devices"), None
     failures = []
@@ -208,7 +218,7 @@ def _routes(device_type: str, mode: str) -> list[tuple[str, Callable[[], Kernels
     """Ways to kernels, the best first; each with the reason for which it will have been chosen."""
     if device_type == "cpu":
         return [("a C++ library for this processor", lambda: CpuKernels(build.cpu_library()))]
-    if device_type != "cuda":
+    if device_type != "cuda" or torch.version.hip is not None:
         return []
     nvcc = ("an image built by nvcc", lambda: _cuda("native", _native_image))
     nvrtc = ("an image compiled by torch's NVRTC", lambda: _cuda("nvrtc", _nvrtc_image))

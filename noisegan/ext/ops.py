@@ -17,7 +17,9 @@ its size or 1; clamp is infinite for none.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor
 
 from noisegan.ext import host, load, reference
+from noisegan.ext.cache import BuildError
 from noisegan.ext.layout import arithmetic, layout, per_channel, resampled_size
 
 _SCHEMAS = {
@@ -52,21 +55,28 @@ WORDS, UNIFORM, NORMAL = 0, 1, 2
 """Kinds of numbers that `philox` gives."""
 
 _registered: set[str] = set()
+_registering = threading.Lock()
 
 
 def prepare(device: torch.device) -> None:
     """Give the operations the native kernels of this type of device, if there are any. Cheap after the first call."""
     kind = device.type
-    if load.kernels_for(kind) is not None and kind not in _registered:
-        _registered.add(kind)
-        for name in _SCHEMAS:
-            _library.impl(name, partial(_run, name, kind), kind.upper())
+    if load.kernels_for(kind) is None or kind in _registered:
+        return
+    with _registering:
+        if kind not in _registered:
+            for name in _SCHEMAS:
+                _library.impl(name, partial(_run, name, kind), kind.upper())
+            _registered.add(kind)
 
 
 def _run(name: str, kind: str, *arguments: Any) -> Any:
     """The operation by the kernels chosen now: `load.forget` may have led back to none."""
     kernels = load.kernels_for(kind)
-    return getattr(reference, name)(*arguments) if kernels is None else getattr(host, name)(kernels, *arguments)
+    if kernels is not None:
+        with suppress(BuildError):  # this GPU is of another kind than the first, and has none
+            return getattr(host, name)(kernels, *arguments)
+    return getattr(reference, name)(*arguments)
 
 
 def h_of(g: Tensor, y: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:
@@ -143,8 +153,10 @@ def _bias_act_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
 
 def _noise_gradients(
     g: Tensor, y: Tensor | None, noise: Tensor, strength: Tensor, activation: Sequence[float]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Gradients with respect to noise and strength: h strength and h noise, summed to their shapes."""
+    if noise.shape[1] == 1 and math.prod(strength.shape[2:]) == 1:  # the sums of h e give the strength's
+        return sum_to(_channel_sum(g, y, strength.flatten(1), *activation), noise), None
     one_map = noise.shape[1] == strength.shape[1] == 1  # of each: channels are summed once, for both
     h = _channel_sum(g, y, None, *activation) if one_map else h_of(g, y, *activation)
     return sum_to(h * strength, noise), sum_to(h * noise, strength)
@@ -167,9 +179,9 @@ def _bias_act_grad_backward(
     gg = gscale = gx = gnoise = None
     if needs_g:
         terms = [
-            None if v_gx is None else v_gx if scale is None else v_gx * per_channel(scale, g).to(g.dtype),
+            None if v_gx is None else v_gx if scale is None else scaled(v_gx, scale),
             None if v_h is None else per_channel(v_h, g),
-            None if v_hx is None else per_channel(v_hx, g) * x,
+            None if v_hx is None else scaled(x, v_hx),
             None if v_he is None else per_channel(v_he, g) * noise,
         ]
         present = [term for term in terms if term is not None]
@@ -177,12 +189,18 @@ def _bias_act_grad_backward(
             gg = h_of(sum(present[1:], present[0]).to(g.dtype).expand_as(g), y, *activation)
     h = h_of(g, y, *activation) if needs_x or needs_scale or needs_noise else g
     if needs_x and v_hx is not None:
-        gx = h * per_channel(v_hx, g).to(h.dtype)
+        gx = scaled(h, v_hx)
     if needs_scale and v_gx is not None:
         gscale = scale_sums(v_gx, h).to(scale.dtype)
     if needs_noise and v_he is not None:
         gnoise = sum_to(h * per_channel(v_he, g), noise)
     return gg, None, gx, gscale, gnoise, *[None] * 6
+
+
+def scaled(x: Tensor, scale: Tensor) -> Tensor:
+    """x times a factor per sample and channel, [N, C]; multiplied in the type of arithmetic, rounded once."""
+    y: Tensor = _bias_act(x, scale, None, None, None, [], None, 1.0, 1.0, math.inf)
+    return y
 
 
 def scale_sums(a: Tensor, b: Tensor) -> Tensor:

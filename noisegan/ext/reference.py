@@ -107,7 +107,7 @@ def _through_activation(g: Tensor, y: Tensor | None, slope: float, gain: float, 
 
 
 def _sum(values: Tensor, pixels: tuple[int, ...]) -> Tensor:
-    return values.sum(dim=pixels) if pixels else values
+    return values.sum(dim=pixels) if pixels else values.clone()
 
 
 def upfirdn2d(x: Tensor, f: Tensor, up: int, down: int, padding: Sequence[int], flip: bool, gain: float) -> Tensor:

@@ -19,7 +19,13 @@ template <> NG_HD f16 narrow<f16>(float v) { return __float2half_rn(v); }
 struct bf16 {
   unsigned short bits;
 };
+#if defined(__FLT16_MANT_DIG__) && !defined(NG_SOFTWARE_F16)
 typedef _Float16 f16;
+#else  // g++ before 12 and clang before 15 have no such type on x86
+struct f16 {
+  unsigned short bits;
+};
+#endif
 NG_HD float widen(bf16 v) {
   union {
     u32 word;
@@ -27,8 +33,42 @@ NG_HD float widen(bf16 v) {
   } u = {(u32)v.bits << 16};
   return u.value;
 }
-NG_HD float widen(f16 v) { return (float)v; }
 template <class T> NG_HD T narrow(float v);
+#if defined(__FLT16_MANT_DIG__) && !defined(NG_SOFTWARE_F16)
+NG_HD float widen(f16 v) { return (float)v; }
+template <> NG_HD f16 narrow<f16>(float v) { return (f16)v; }
+#else
+NG_HD float widen(f16 v) {
+  u32 sign = (u32)(v.bits & 0x8000u) << 16, rest = v.bits & 0x7FFFu;
+  union {
+    u32 word;
+    float value;
+  } u = {rest << 13};
+  u.value *= 5.192296858534828e33f;  // 2^112, between the biases of the exponents; right for subnormals too
+  if (rest >= 0x7C00u) u.word |= 0x7F800000u;
+  u.word |= sign;
+  return u.value;
+}
+template <> NG_HD f16 narrow<f16>(float v) {  // to nearest, ties to even; NaN stays NaN
+  union {
+    float value;
+    u32 word;
+  } u = {v};
+  u32 sign = u.word >> 31 << 15, rest = u.word & 0x7FFFFFFFu, bits;
+  if (rest > 0x7F800000u) {
+    bits = 0x7E00u;
+  } else if (rest >= 0x47800000u) {  // 2^16
+    bits = 0x7C00u;
+  } else if (rest < 0x38800000u) {  // 2^-14: the sum with 1/2 rounds to subnormals' unit, 2^-24
+    u.word = rest;
+    u.value += 0.5f;
+    bits = u.word - 0x3F000000u;
+  } else {
+    bits = (rest - 0x38000000u + 0xFFFu + ((rest >> 13) & 1u)) >> 13;
+  }
+  return {(unsigned short)(bits | sign)};
+}
+#endif
 template <> NG_HD bf16 narrow<bf16>(float v) {  // to nearest, ties to even; NaN stays NaN
   union {
     float value;
@@ -37,7 +77,6 @@ template <> NG_HD bf16 narrow<bf16>(float v) {  // to nearest, ties to even; NaN
   u32 rounded = (u.word + 0x7FFFu + ((u.word >> 16) & 1u)) >> 16;
   return {(unsigned short)((u.word & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded)};
 }
-template <> NG_HD f16 narrow<f16>(float v) { return (f16)v; }
 #endif
 NG_HD float widen(float v) { return v; }
 NG_HD double widen(double v) { return v; }

@@ -1,4 +1,4 @@
-// The entry points: noisegan_<kernel>_<type>, and noisegan_philox. Launched by ext/cuda.py.
+// The entry points: noisegan_<kernel>_<type>, and noisegan_philox. Launched by ext/cuda.py on the grids of ext/grids.py.
 #include "upfirdn2d.cuh"
 
 // BLOCKS of kThreads threads find room on a multiprocessor: a limit of 65536 / (kThreads BLOCKS) registers.

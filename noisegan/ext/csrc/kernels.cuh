@@ -1,7 +1,7 @@
 // The CUDA kernels, for nvcc, NVRTC and the host emulator of the tests. What each computes: params.h.
 //
 // Axes: NCHW maps run pixels along x (vectors of 16 bytes where they fit), channels along y; channels_last maps run
-// channels along x, pixels along y. Samples run along z. ext/cuda.py picks the grids: axes that are no loops here it
+// channels along x, pixels along y. Samples run along z. ext/grids.py picks the grids: axes that are no loops here it
 // covers whole. Each axis has fewer than 2^31 elements, the maps may have more. Sums have a fixed order: no atomics, the
 // same bits on every run.
 #pragma once
@@ -9,7 +9,7 @@
 
 namespace noisegan {
 
-constexpr int kThreads = 256;  // of a block at most; ext/cuda.py: THREADS
+constexpr int kThreads = 256;  // of a block at most; ext/grids.py: THREADS
 #define NG_DEVICE __device__ __forceinline__
 
 NG_DEVICE u32 first_x() { return blockIdx.x * blockDim.x + threadIdx.x; }

@@ -11,7 +11,7 @@
 
 namespace noisegan {
 
-constexpr int kTaps = 4, kStrip = 8;  // ext/cuda.py: STRIP
+constexpr int kTaps = 4, kStrip = 8;  // ext/grids.py: STRIP
 
 template <class A> NG_DEVICE A tap(const UpFirDn& q, int a, int b) {
   const A* f = (const A*)q.f;
