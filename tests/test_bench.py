@@ -80,7 +80,7 @@ def test_the_naive_implementation_trains_the_same(precision: str) -> None:
         work = Workload("toy", precision=precision, strategy="additive(strength=0.1)", prepare=plain_state)
         _, losses = work.train()
     assert losses.keys() == {"G", "PL", "D", "R1"}
-    assert losses == pytest.approx(expected, rel=1e-4 if precision == "fp32" else 3e-2)
+    assert losses == pytest.approx(expected, rel=1e-4 if precision == "fp32" else 6e-2)
 
 
 def test_the_floor_is_every_convolution_and_nothing_else() -> None:

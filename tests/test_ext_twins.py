@@ -202,6 +202,25 @@ def first_gradients(x: Tensor, operands: dict[str, Any], how: dict[str, Any]) ->
     return torch.autograd.grad(y, [x, *own.values()], normal("v", *y.shape).to(y.dtype))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["native", "ref"])
+def test_maps_are_overwritten_only_without_gradients(kind: str, layout: torch.memory_format) -> None:
+    shape = (2, 5, 9, 11)
+    operands = {key: value.float() for key, value in OPERANDS["all"](shape).items()}
+    with backend(kind):
+        for view in (slice(None), slice(None, None, 2)):
+            x = maps("x", shape, torch.float32, layout)[:, :, view]
+            own = operands | {"noise": operands["noise"][:, :, view]}
+            expected = noise_bias_act(x, **own)
+            kept = noise_bias_act(x, **own, overwrite=True)
+            assert not torch.equal(x, expected)
+            with torch.no_grad():
+                found = noise_bias_act(x, **own, overwrite=True)
+            assert found is x
+            assert torch.equal(found, expected)
+            assert torch.equal(kept, expected)
+
+
 def test_a_clamped_value_has_no_gradient_in_sixteen_bits() -> None:
     """0.7 is 0.6992 in bfloat16: a clamp compared unrounded would let every clamped value pass for a free one."""
     x = torch.full((1, 1, 2, 2), 5.0, dtype=torch.bfloat16, requires_grad=True)
@@ -327,6 +346,17 @@ def arguments(name: str) -> tuple[Any, ...]:
     noise, strength = leaf("e", 2, 1, 4, 5), leaf("t", 1, 3, 1, 1)
     cases: dict[str, tuple[Any, ...]] = {
         "bias_act": (x, scale, leaf("b", 3), noise, None, [], strength, 0.2, 1.4, math.inf),
+        "bias_act_": (
+            y,
+            *(normal(n, *s) for n, s in (("s", (2, 3)), ("b", (3,)))),
+            None,
+            None,
+            [],
+            None,
+            0.2,
+            1.4,
+            1.1,
+        ),
         "bias_act_grad": (leaf("g", 2, 3, 4, 5), y, x, scale, noise, None, [], True, 0.2, 1.4, 1.1),
         "channel_sum": (x, y, scale, 0.2, 1.4, math.inf),
         "upfirdn2d": (x, TAPS.double(), 2, 1, [2, 1, 2, 1], False, 4.0),
@@ -335,7 +365,7 @@ def arguments(name: str) -> tuple[Any, ...]:
     return cases[name]
 
 
-DECLARED = ("bias_act", "bias_act_grad", "channel_sum", "upfirdn2d", "philox")
+DECLARED = ("bias_act", "bias_act_grad", "channel_sum", "upfirdn2d", "bias_act_", "philox")
 
 
 @pytest.mark.parametrize("name", DECLARED)
@@ -351,7 +381,7 @@ def test_declarations_pass_opcheck(name: str, backend: str) -> None:
     assert len(results) == 4
 
 
-@pytest.mark.parametrize("name", DECLARED[:-1])
+@pytest.mark.parametrize("name", DECLARED[:-2])
 def test_declared_derivatives_pass_gradcheck_and_gradgradcheck(name: str) -> None:
     op = getattr(torch.ops.noisegan, name).default
     leaves = tuple(a for a in arguments(name) if isinstance(a, Tensor) and a.requires_grad)

@@ -104,8 +104,8 @@ class SynthesisLayer(nn.Module):
                 x = injector(x, noise[f"{self.site.name}/{label}"].to(x.dtype), w.to(x.dtype)).to(x.dtype)
             return bias_act(x, self.bias, gain=gain, clamp=clamp)
         if not terms:
-            return bias_act(x, self.bias, gain=gain, clamp=clamp, scale=demod)
-        return noise_bias_act(x, *terms[0], self.bias, gain=gain, clamp=clamp, scale=demod)
+            return bias_act(x, self.bias, gain=gain, clamp=clamp, scale=demod, overwrite=True)
+        return noise_bias_act(x, *terms[0], self.bias, gain=gain, clamp=clamp, scale=demod, overwrite=True)
 
     def _added(self, noise: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]] | None:
         """(noise, strength) of all that the injectors do, where that is adding one product or nothing; else None.

@@ -50,6 +50,7 @@ def bias_act(
     clamp: float | None = None,
     *,
     scale: Tensor | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
     """Scale, add a bias per channel, apply an activation, scale, clamp: one pass over memory.
 
@@ -60,6 +61,7 @@ def bias_act(
         gain: factor after the activation, above 0; default sqrt(2) for `lrelu` (keeps the variance), 1 for `linear`.
         clamp: limit of the absolute value after the gain, above 0, or None. At the limit the derivative is 0.
         scale: [N, C], factor per sample and channel before the bias, or None. Demodulation is such a factor.
+        overwrite: x is needed no more: under `torch.no_grad` the result is written over it.
 
     Returns:
         Like `x`.
@@ -68,7 +70,7 @@ def bias_act(
         ValueError: for another activation, a gain or clamp that is not above 0, or shapes that do not fit.
         TypeError: for maps of another type than the four.
     """
-    return _fused(x, None, None, b, act, gain, clamp, scale)
+    return _fused(x, None, None, b, act, gain, clamp, scale, overwrite)
 
 
 def noise_bias_act(
@@ -81,6 +83,7 @@ def noise_bias_act(
     clamp: float | None = None,
     *,
     scale: Tensor | None = None,
+    overwrite: bool = False,
 ) -> Tensor:
     """act(x scale + strength noise + b) gain, clamped: a site of StyleGAN2 after its convolution, in one pass.
 
@@ -88,7 +91,7 @@ def noise_bias_act(
         x: [N, C, H, W].
         noise: a tensor that broadcasts to x, such as [N, 1, H, W], or `DrawnNoise`.
         strength: a tensor that broadcasts to x: one number, [C, 1, 1], or a map such as [N, 1, H, W].
-        b, act, gain, clamp, scale: as in `bias_act`.
+        b, act, gain, clamp, scale, overwrite: as in `bias_act`.
 
     Returns:
         Like `x`.
@@ -96,12 +99,12 @@ def noise_bias_act(
     Raises:
         ValueError: as `bias_act`, and for noise or strength that does not broadcast to x.
     """
-    return _fused(x, noise, strength, b, act, gain, clamp, scale)
+    return _fused(x, noise, strength, b, act, gain, clamp, scale, overwrite)
 
 
 def scale_channels(x: Tensor, scale: Tensor) -> Tensor:
     """x [N, C, ...] times a factor per sample and channel, [N, C]: modulation by a style."""
-    return _fused(x, None, None, None, "linear", None, None, scale)
+    return _fused(x, None, None, None, "linear", None, None, scale, False)
 
 
 def upfirdn2d(
@@ -201,6 +204,7 @@ def _fused(
     gain: float | None,
     clamp: float | None,
     scale: Tensor | None,
+    overwrite: bool,
 ) -> Tensor:
     _check_map(x, {"bias": b, "scale": scale, "strength": strength, "noise": noise})
     if act not in _ACTIVATIONS:
@@ -223,8 +227,7 @@ def _fused(
         if ids.shape != x.shape[:1]:
             raise ValueError(f"the noise to draw needs {len(x)} sample ids, not {list(ids.shape)}")
     ops.prepare(x.device)
-    out: Tensor = torch.ops.noisegan.bias_act(
-        x,
+    operands = (
         scale,
         b,
         None if noise is None else _broadcast(noise, x, "noise"),
@@ -235,6 +238,10 @@ def _fused(
         gain,
         math.inf if clamp is None else _representable(clamp, x.dtype),
     )
+    if overwrite and not torch.is_grad_enabled():
+        torch.ops.noisegan.bias_act_(x, *operands)
+        return x
+    out: Tensor = torch.ops.noisegan.bias_act(x, *operands)
     return out
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -45,10 +45,35 @@ def bias_act(
     gain: float,
     clamp: float,
 ) -> Tensor:
+    x = x.contiguous(memory_format=layout(x))
+    y = torch.empty_like(x, memory_format=layout(x))
+    _bias_act(kernels, x, y, scale, bias, noise, ids, address, strength, slope, gain, clamp)
+    return y
+
+
+def bias_act_(kernels: Kernels, x: Tensor, *operands: Any) -> None:
+    dense = x.contiguous(memory_format=layout(x))
+    _bias_act(kernels, dense, dense, *operands)
+    if dense is not x:
+        x.copy_(dense)
+
+
+def _bias_act(
+    kernels: Kernels,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    noise: Tensor | None,
+    ids: Tensor | None,
+    address: Sequence[int],
+    strength: Tensor | None,
+    slope: float,
+    gain: float,
+    clamp: float,
+) -> None:
+    """From x to y, which may be the same tensor."""
     side = arithmetic(x.dtype)
-    form = layout(x)
-    x = x.contiguous(memory_format=form)
-    y = torch.empty_like(x, memory_format=form)
     scale, bias, strength, noise = _dense(scale, side), _dense(bias, side), _operand(strength, x), _operand(noise, x)
     ids = _dense(ids, torch.int64)
     what = params.BiasAct(
@@ -63,11 +88,10 @@ def bias_act(
         slope,
         gain,
         clamp,
-        form == torch.channels_last,
+        layout(x) == torch.channels_last,
         torch.get_num_threads(),
     )
     kernels.launch(what, x.dtype, x.device)
-    return y
 
 
 def bias_act_grad(

@@ -4,6 +4,7 @@
 operations, so they hold to any order with every backend: R1 and path length differentiate twice.
 
     bias_act       y = clamp(gain lrelu(x scale + strength noise + bias))
+    bias_act_      the same, written over x; without derivatives
     bias_act_grad  h = g times the activation's derivative, read off y; h scale, and sums of h, h x, h noise over pixels
     channel_sum    sum over channels of weight h
     upfirdn2d      up, pad, filter, down
@@ -30,9 +31,13 @@ from noisegan.ext import host, load, reference
 from noisegan.ext.cache import BuildError
 from noisegan.ext.layout import arithmetic, layout, per_channel, resampled_size
 
+_PASS = (
+    "Tensor? scale, Tensor? bias, Tensor? noise, Tensor? ids, int[] address, Tensor? strength, "
+    "float slope, float gain, float clamp"
+)
 _SCHEMAS = {
-    "bias_act": "(Tensor x, Tensor? scale, Tensor? bias, Tensor? noise, Tensor? ids, int[] address, Tensor? strength, "
-    "float slope, float gain, float clamp) -> Tensor",
+    "bias_act": f"(Tensor x, {_PASS}) -> Tensor",
+    "bias_act_": f"(Tensor(a!) x, {_PASS}) -> ()",
     "bias_act_grad": "(Tensor g, Tensor? y, Tensor? x, Tensor? scale, Tensor? noise, Tensor? ids, int[] address, "
     "bool sum_h, float slope, float gain, float clamp) -> (Tensor, Tensor, Tensor, Tensor)",
     "channel_sum": "(Tensor g, Tensor? y, Tensor? weight, float slope, float gain, float clamp) -> Tensor",
@@ -247,6 +252,10 @@ def _bias_act_fake(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x, memory_format=layout(x))
 
 
+def _bias_act__fake(x: Tensor, *_: Any) -> None:
+    return None
+
+
 def _bias_act_grad_fake(
     g: Tensor, y: Tensor | None, x: Tensor | None, scale: Any, noise: Any, ids: Any, address: Any, sum_h: bool, *_: Any
 ) -> tuple[Tensor, ...]:
@@ -282,6 +291,7 @@ for _name, (_backward, _setup) in _DERIVATIVES.items():
 
 _FAKES: dict[str, Callable[..., Any]] = {
     "bias_act": _bias_act_fake,
+    "bias_act_": _bias_act__fake,
     "bias_act_grad": _bias_act_grad_fake,
     "channel_sum": _channel_sum_fake,
     "upfirdn2d": _upfirdn2d_fake,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,11 @@ def bias_act(
     if clamp < math.inf:
         u.clamp_(-clamp, clamp)
     return u.to(x.dtype)
+
+
+def bias_act_(x: Tensor, *operands: Any) -> None:
+    """`bias_act`, written over x."""
+    x.copy_(bias_act(x, *operands))
 
 
 def bias_act_grad(
