@@ -124,6 +124,7 @@ class Subject:
     def round(self) -> Times:
         """Seconds by name: `train/G`, ..., `sample`, `floor/G`, ...; `train` and `floor` are weighted steps."""
         work = self.work
+        work.train()  # not measured: caches are cold after the others' turns, and a run is not
         phases, _losses = work.train()
         times: Times = {f"train/{name}": seconds for name, seconds in phases.items()}
         times["train"] = work.weigh(phases)
