@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from noisegan.errors import NoiseganError
-from noisegan.ext import build, load, params, toolchain
+from noisegan.ext import build, load, ops, params, toolchain
 from noisegan.ext.build import BuildError
 from noisegan.ext.load import CpuKernels, backend_of, kernels_for
 
@@ -230,3 +230,39 @@ def test_gpus_of_two_kinds_get_an_image_each(gpus: Gpus) -> None:
         ("nvrtc", b"nvrtc 86", 1),
         ("nvrtc", b"nvrtc 90", None),
     ]
+
+
+def test_a_second_gpu_without_kernels_gets_the_reference_and_one_line(
+    gpus: Gpus, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernels = kernels_for("cuda")
+    assert kernels is not None
+    gpus.nvrtc = False  # from here on no image can be made
+    for _ in range(2):
+        with pytest.raises(BuildError, match="no NVRTC"):
+            kernels.launch(params.Philox(), torch.float32, torch.device("cuda:1"))
+    assert [record.message for record in caplog.records if "cuda:1" in record.message] == [
+        "noisegan: operations on cuda:1 run in their slower PyTorch forms: no NVRTC"
+    ]
+
+
+def test_an_operation_whose_kernels_cannot_be_had_runs_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(*_: object) -> None:
+        raise BuildError("no NVRTC")
+
+    monkeypatch.setattr(load, "kernels_for", lambda kind: SimpleNamespace(name="nvrtc", launch=launch))
+    x = torch.tensor([[-1.0, 2.0]])
+    y = ops._run("bias_act", "cuda", x, None, None, None, None, [], None, 0.2, 1.0, torch.inf)
+    torch.testing.assert_close(y, torch.tensor([[-0.2, 2.0]]))
+
+
+def test_a_driver_that_does_not_answer_is_told_and_not_raised(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def capability(index: int = 0) -> tuple[int, int]:
+        raise RuntimeError("the driver is too old")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    assert kernels_for("cuda") is None
+    assert load.choose("cuda").why == "the driver is too old"
+    assert "the driver is too old" in caplog.text

@@ -102,26 +102,39 @@ class CudaKernelsByDevice:
         self._made: dict[tuple[int, int], Kernels] = {}
         self._by_index: dict[int, Kernels] = {}
         self._failed: dict[tuple[int, int], BuildError] = {}
+        self._told: set[int] = set()
         self._lock = threading.Lock()
 
     def launch(self, what: ctypes.Structure, dtype: torch.dtype, device: torch.device) -> None:
         index = torch.cuda.current_device() if device.index is None else device.index
-        kernels = self._by_index.get(index) or self.prepare(index)
+        try:
+            kernels = self._by_index.get(index) or self.prepare(index)
+        except BuildError as error:
+            if index not in self._told:
+                self._told.add(index)
+                _LOG.warning("noisegan: operations on cuda:%d run in their slower PyTorch forms: %s", index, error)
+            raise
         kernels.launch(what, dtype, device)
 
     def prepare(self, index: int) -> Kernels:
         """The kernels for a GPU, made if need be.
 
         Raises:
-            BuildError: when they cannot be had for this GPU; said once, and raised again at every use.
+            BuildError: when they cannot be had for this GPU; raised again at every use without another try.
         """
         from noisegan.ext.cuda import CudaKernels  # here, as NVRTC below: a CPU needs neither
 
         capability = torch.cuda.get_device_capability(index)
         with self._lock:
+            if capability in self._failed:
+                raise self._failed[capability]
             if capability not in self._made:
-                with torch.cuda.device(index):  # where they are tried
-                    self._made[capability] = CudaKernels(self._image(capability), self.name)
+                try:
+                    with torch.cuda.device(index):  # where they are tried
+                        self._made[capability] = CudaKernels(self._image(capability), self.name)
+                except BuildError as error:
+                    self._failed[capability] = error
+                    raise
             self._by_index[index] = self._made[capability]
         return self._by_index[index]
 
@@ -191,19 +204,17 @@ def _choose(device_type: str, mode: str) -> tuple[Choice, str | None]:
     """What to use, and why the reference it is where something faster could have been."""
     if mode == "ref":
         return Choice(None, f"{VARIABLE}=ref"), None
+    failures = []
     try:
         routes = _routes(device_type, mode)
     except RuntimeError as error:  # a driver that does not answer
-        routes = []
-        if mode == "auto":
-            return Choice(None, str(error)), str(error)
-    if not routes:
+        routes, failures = [], [str(error)]
+    if not routes and not failures:
         return Choice(None, f"there are no kernels for {device_type} devices"), None
-    failures = []
     for why, make in routes:
         try:
             kernels = make()
-        except NoiseganError as error:
+        except (NoiseganError, RuntimeError) as error:
             failures.append(str(error))
         else:
             if kernels is not None:
