@@ -1,4 +1,7 @@
-"""Native operations against their plain-PyTorch twins: values, both gradients, types, layouts, odd sizes."""
+"""Native operations against their plain-PyTorch twins: values, both gradients, types, layouts, odd sizes.
+
+Over 400 lines, as one table of operands serves the tests of values, gradients, threads and types alike.
+"""
 
 from __future__ import annotations
 

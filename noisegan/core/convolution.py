@@ -1,7 +1,7 @@
 """Convolutions whose second derivatives cost no more than their first.
 
 R1 and path length differentiate a backward pass. torch's own formulas do that with kernels as large as the maps, and
-channel by channel where there is a stride: a third of the time of R1. But a convolution is linear in its maps and in
+channel by channel where there is a stride: a quarter of the time of R1. But a convolution is linear in its maps and in
 its weights, so each derivative of any order is one of three operations, and each of these differentiates into the other
 two:
 
