@@ -26,12 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, Params, StrategySpec, hookimpl
-
-_FLAT = 0.01
-"""Least spread that s is divided by, as a share of one plus the map's size: on a flatter map s fades to 0 with bounded
-gradients instead of blowing rounding errors up to full size (bfloat16 rounds by up to 0.004)."""
-_TINY = 1e-8
-"""Keeps the norm of s' from zero."""
+from noisegan.plugins.semantic import semantic_map
 
 
 class FuzzyParams(Params):
@@ -80,14 +75,8 @@ class FuzzyNoise(FeatureInjector):
         return x + sigma * noise
 
     def sigma(self, x: Tensor) -> Tensor:
-        """The map of unit norm, [N, C, H, W] -> [N, 1, H, W]; in float32 at least, as H W squares overflow float16."""
-        mu = x.sum(dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))  # [N, 1, H, W]
-        s = mu - mu.mean(dim=(2, 3), keepdim=True)
-        peak = s.abs().amax(dim=(2, 3), keepdim=True)  # [N, 1, 1, 1]
-        floor = _FLAT * (1 + mu.detach().abs().amax(dim=(2, 3), keepdim=True))
-        s = s / torch.maximum(peak, floor)
-        s = self.alpha * (self.scale * s + self.shift) + (1 - self.alpha)
-        return s / torch.sqrt(s.square().sum(dim=(2, 3), keepdim=True) + _TINY**2)
+        """The map of unit norm, [N, C, H, W] -> [N, 1, H, W], in float32 at least."""
+        return semantic_map(x, self.scale, self.shift, self.alpha)
 
 
 @hookimpl
