@@ -39,12 +39,14 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+from noisegan.placement import Where
 
 __all__ = [
     "API_VERSION",
@@ -64,6 +66,8 @@ __all__ = [
     "Score",
     "Strategy",
     "StrategySpec",
+    "StyleInjector",
+    "Where",
     "hookimpl",
 ]
 
@@ -80,7 +84,10 @@ class NoiseSite:
 
     `name` (such as `b64.conv0`) is used in checkpoints, streams and logs. `index` counts sites from the input, 0 to
     `num_sites - 1`. The feature map there is [N, channels, resolution, resolution]; `upsampled` says whether its
-    convolution doubled the resolution.
+    convolution doubled the resolution. The convolution's style is [N, in_channels].
+
+    The user may move a strategy within the layer (`Where`): with `placement=pre-conv` its injectors meet the map that
+    enters the convolution, and are built for a site of that map's channels and resolution.
     """
 
     index: int
@@ -88,6 +95,7 @@ class NoiseSite:
     name: str
     resolution: int
     channels: int
+    in_channels: int
     w_dim: int
     upsampled: bool
 
@@ -165,6 +173,19 @@ class LatentInjector(Injector):
         """Pure function: w [N, D], noise as drawn -> [N, D]; the same rules as `FeatureInjector.forward`."""
 
 
+class StyleInjector(Injector):
+    """Changes the style of one site, which scales the channels entering its convolution. Trains with the generator."""
+
+    @abstractmethod
+    def draw(self, source: NoiseSource) -> Tensor:
+        """Random numbers for one forward pass, [N, ...], without gradient. [N, 0] when none are needed."""
+
+    @abstractmethod
+    def forward(self, style: Tensor, noise: Tensor) -> Tensor:
+        """Pure function: style [N, in_channels], about one, and noise as drawn -> [N, in_channels]; the same rules as
+        `FeatureInjector.forward`."""
+
+
 class ImageInjector(Injector):
     """Changes the images, real and generated, that the discriminator sees. One per run.
 
@@ -214,12 +235,13 @@ class StrategySpec(Generic[P]):
         summary: one line for lists.
         reference: where the formula comes from.
         identity_at_init: with default parameters, injecting changes nothing before training.
-        feature, latent: build one injector for a site, or None.
+        feature, latent, style: build one injector for a site, or None.
         image, penalty: build one injector for the run, or None.
         api_version: the `API_VERSION` that the plugin was written for.
 
     Raises:
-        ValueError: for a malformed name, no injector at all, or a missing summary or reference.
+        ValueError: for a malformed name, no injector at all, a missing summary or reference, or a parameter named as
+            one of `Where`, which every strategy that acts in layers takes beside its own.
     """
 
     name: str
@@ -229,6 +251,7 @@ class StrategySpec(Generic[P]):
     identity_at_init: bool
     feature: Callable[[NoiseSite, P], FeatureInjector] | None = None
     latent: Callable[[NoiseSite, P], LatentInjector] | None = None
+    style: Callable[[NoiseSite, P], StyleInjector] | None = None
     image: Callable[[ImageSite, P], ImageInjector] | None = None
     penalty: Callable[[P], PenaltyInjector] | None = None
     api_version: int = API_VERSION
@@ -239,16 +262,31 @@ class StrategySpec(Generic[P]):
                 f"strategy name {self.name!r} must be lower-case letters, digits and underscores, a letter first"
             )
         if not self.points:
-            raise ValueError(f"strategy {self.name!r} has no injector: give feature=, latent=, image= or penalty=")
+            raise ValueError(
+                f"strategy {self.name!r} has no injector: give feature=, latent=, style=, image= or penalty="
+            )
         if not (self.summary.strip() and self.reference.strip()):
             raise ValueError(f"strategy {self.name!r} needs a summary and a reference")
         if not (isinstance(self.params, type) and issubclass(self.params, Params)):
             raise ValueError(f"strategy {self.name!r}: params must be a subclass of noisegan.api.Params")
+        taken = sorted(Where.model_fields.keys() & self.params.model_fields.keys())
+        if taken:
+            raise ValueError(
+                f"strategy {self.name!r}: parameter {taken[0]!r} needs another name; noisegan gives every strategy "
+                "placement and layers itself"
+            )
 
     @property
     def points(self) -> tuple[str, ...]:
-        """The injection points it uses, of `feature`, `latent`, `image`, `penalty`."""
-        return tuple(p for p in ("feature", "latent", "image", "penalty") if getattr(self, p) is not None)
+        """The injection points it uses, of `feature`, `latent`, `style`, `image`, `penalty`."""
+        return tuple(p for p in ("feature", "latent", "style", "image", "penalty") if getattr(self, p) is not None)
+
+    @property
+    def where_parameters(self) -> tuple[str, ...]:
+        """The fields of `Where` that it takes: none without layers, and a placement for feature maps only."""
+        if self.feature is not None:
+            return ("placement", "layers")
+        return ("layers",) if self.latent is not None or self.style is not None else ()
 
 
 @dataclass(frozen=True)
@@ -257,16 +295,21 @@ class Strategy:
 
     spec: StrategySpec[Any]
     params: Params
+    where: Where = field(default_factory=Where)
 
     @property
     def name(self) -> str:
         return self.spec.name
 
+    def arguments(self) -> dict[str, Any]:
+        """Its parameters as plain data, and where it stands if that is not everywhere at the usual point."""
+        return self.params.model_dump(mode="json") | self.where.model_dump(mode="json", exclude_defaults=True)
+
     def __str__(self) -> str:
         """The expression that makes it, with the parameters that differ from their defaults."""
         default = self.spec.params().model_dump(mode="json")
         changed = [
-            f"{key}={value!r}" for key, value in self.params.model_dump(mode="json").items() if value != default[key]
+            f"{key}={value!r}" for key, value in self.arguments().items() if key not in default or value != default[key]
         ]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 

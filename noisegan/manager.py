@@ -25,7 +25,7 @@ import pluggy
 from pydantic import ValidationError
 
 from noisegan import __version__, hookspecs
-from noisegan.api import API_VERSION, Params, Strategy, StrategySpec
+from noisegan.api import API_VERSION, Strategy, StrategySpec, Where
 from noisegan.errors import NoiseganError, near_match
 from noisegan.expression import parse_expression
 
@@ -266,26 +266,27 @@ class Plugins:
 
 
 def bind(spec: StrategySpec[Any], arguments: Mapping[str, Any]) -> Strategy:
-    """Fill in a strategy's parameters.
+    """Fill in a strategy's parameters, and where in the generator it stands (`noisegan.placement`).
 
     Raises:
         NoiseganError: for an unknown parameter, or a value that the schema refuses.
     """
+    where = {key: arguments[key] for key in spec.where_parameters if key in arguments}
+    own = {key: value for key, value in arguments.items() if key not in where}
     try:
-        params: Params = spec.params(**arguments)
+        return Strategy(spec, spec.params(**own), Where(**where))
     except ValidationError as error:
+        fields = spec.params.model_fields | {key: Where.model_fields[key] for key in spec.where_parameters}
         problems = []
         for item in error.errors():
             key = ".".join(map(str, item["loc"]))
             if item["type"] == "extra_forbidden":
-                hint = near_match(key, spec.params.model_fields) or "; it takes none"
-                problems.append(f"no parameter {key!r}{hint}")
+                problems.append(f"no parameter {key!r}{near_match(key, fields) or '; it takes none'}")
             else:
-                field = spec.params.model_fields.get(str(item["loc"][0])) if item["loc"] else None
+                field = fields.get(str(item["loc"][0])) if item["loc"] else None
                 help_ = f" ({field.description})" if field and field.description else ""
                 problems.append(f"{key}={item['input']!r}: {item['msg']}{help_}")
         raise NoiseganError(f"noise strategy {spec.name!r}: {'; '.join(problems)}") from None
-    return Strategy(spec, params)
 
 
 def _import_file(path: Path, digest: str) -> ModuleType:

@@ -127,7 +127,7 @@ def pairing_data(dataset: ImageDataset) -> str:
 def noise_record(strategies: tuple[Strategy, ...], plugins: Plugins) -> list[dict[str, Any]]:
     """What is recorded of strategies: where each comes from, and its parameters."""
     return [
-        source | {"params": strategy.params.model_dump(mode="json")}
+        source | {"params": strategy.arguments()}
         for source, strategy in zip(plugins.source_of(strategies), strategies, strict=True)
     ]
 

@@ -84,7 +84,7 @@ def test_strategies_as_json() -> None:
     assert {"none", "additive", "fuzzy"} <= set(found)
     keys = {"name", "summary", "reference", "points", "identity_at_init", "parameters", "plugin"}
     assert all(set(item) == keys for item in found.values())
-    assert found["none"]["parameters"] == []
+    assert [item["name"] for item in found["none"]["parameters"]] == ["placement", "layers"]
     assert found["additive"]["plugin"]["origin"] == "built-in"
     assert found["fuzzy"]["points"] == ["feature"]
     assert found["fuzzy"]["parameters"][0] == {

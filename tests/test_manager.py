@@ -336,7 +336,7 @@ def test_a_file_that_cannot_be_loaded_is_an_error(tmp_path: Path, name: str, tex
         ("fuzy", "unknown noise strategy 'fuzy'; did you mean 'fuzzy'?"),
         ("zzz", "unknown noise strategy 'zzz'; known: additive, "),
         ("fuzzy(alfa=1)", "noise strategy 'fuzzy': no parameter 'alfa'; did you mean 'alpha'?"),
-        ("none(alpha=1)", "noise strategy 'none': no parameter 'alpha'; it takes none"),
+        ("none(alpha=1)", "noise strategy 'none': no parameter 'alpha'; known: layers, placement"),
         ("fuzzy(alpha=2)", "noise strategy 'fuzzy': alpha=2: Input should be less than or equal to 1 (share of "),
         ("fuzzy(form=cubic)", "noise strategy 'fuzzy': form='cubic': Input should be 'scaled' or 'additive' (out ="),
         ("additive(strength=much, per_channel=7)", "noise strategy 'additive': per_channel=7: "),

@@ -14,7 +14,9 @@ from noisegan.manager import Plugins
 
 Array = NDArray[np.float64]
 R, C, N = 8, 5, 3
-SITE = NoiseSite(index=1, num_sites=3, name="b8.conv0", resolution=R, channels=C, w_dim=4, upsampled=True)
+SITE = NoiseSite(
+    index=1, num_sites=3, name="b8.conv0", resolution=R, channels=C, in_channels=C, w_dim=4, upsampled=True
+)
 
 
 def normal(name: str, n: int, *shape: int) -> Tensor:
@@ -177,7 +179,9 @@ def test_every_fuzzy_parameter_learns(plugins: Plugins, form: str) -> None:
 @pytest.mark.parametrize("form", ["scaled", "additive"])
 def test_fuzzy_has_first_and_second_gradients(plugins: Plugins, form: str) -> None:
     """On a 4 x 4 map; the kink of max abs is a tie of measure zero."""
-    site = NoiseSite(index=0, num_sites=1, name="b4.conv1", resolution=4, channels=2, w_dim=4, upsampled=False)
+    site = NoiseSite(
+        index=0, num_sites=1, name="b4.conv1", resolution=4, channels=2, in_channels=2, w_dim=4, upsampled=False
+    )
     (strategy,) = plugins.parse(f"fuzzy(form={form})")
     assert strategy.spec.feature is not None
     module = strategy.spec.feature(site, strategy.params).double()

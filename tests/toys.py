@@ -18,6 +18,7 @@ from noisegan.api import (
     Params,
     PenaltyInjector,
     StrategySpec,
+    StyleInjector,
 )
 
 
@@ -57,6 +58,20 @@ class ToyLatent(LatentInjector):
 
     def forward(self, w: Tensor, noise: Tensor) -> Tensor:
         return w + self.affine(noise)
+
+
+class ToyStyle(StyleInjector):
+    """style + B chunk."""
+
+    def __init__(self, site: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, site.in_channels))
+
+    def draw(self, source: NoiseSource) -> Tensor:
+        return source.normal(4)
+
+    def forward(self, style: Tensor, noise: Tensor) -> Tensor:
+        return style + noise @ self.weight
 
 
 class ToyImage(ImageInjector):
@@ -123,12 +138,14 @@ def toy(name: str = "toy", *, params: Any = ToyParams, identity: bool = False, *
 CONFORMING = {
     "feature": toy(feature=lambda site, p: ToyFeature(site, p.strength)),
     "latent": toy(latent=lambda site, p: ToyLatent(site)),
+    "style": toy(style=lambda site, p: ToyStyle(site)),
     "image": toy(image=lambda site, p: ToyImage(site)),
     "learned image": toy(image=lambda site, p: ToyLearnedImage(site)),
     "penalty": toy(penalty=lambda p: ToyPenalty()),
     "all points": toy(
         feature=lambda site, p: ToyFeature(site, p.strength),
         latent=lambda site, p: ToyLatent(site),
+        style=lambda site, p: ToyStyle(site),
         image=lambda site, p: ToyLearnedImage(site),
         penalty=lambda p: ToyPenalty(),
     ),

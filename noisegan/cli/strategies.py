@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from noisegan.api import StrategySpec
+from noisegan.api import StrategySpec, Where
 from noisegan.cli.options import plugin_option
 from noisegan.manager import Plugins, Provenance
 
@@ -64,10 +65,15 @@ def describe(spec: StrategySpec[Any], source: Provenance) -> dict[str, Any]:
 
 
 def parameters(spec: StrategySpec[Any]) -> list[dict[str, Any]]:
-    """The parameters of a strategy, read from the JSON schema of its model."""
-    schema = spec.params.model_json_schema()
+    """The parameters of a strategy, its own and those of `Where`, read from the JSON schemas of their models."""
+    everywhere = [item for item in _fields(Where) if item["name"] in spec.where_parameters]
+    return _fields(spec.params) + everywhere
+
+
+def _fields(model: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
-    defaults = spec.params().model_dump(mode="json")
+    defaults = model().model_dump(mode="json")
     found = []
     for name, field in schema.get("properties", {}).items():
         kinds = _alternatives(field, definitions)

@@ -52,7 +52,7 @@ def shared_weights_hash(networks: dict[str, nn.Module]) -> str:
     digest = hashlib.sha256()
     for prefix, network in sorted(networks.items()):
         for name, parameter in sorted(network.named_parameters()):
-            if ".noise." in name or ".latent." in name:
+            if any(f".{kind}." in name for kind in ("noise", "latent", "style")):
                 continue
             digest.update(f"{prefix}.{name} {list(parameter.shape)}".encode())
             digest.update(parameter.detach().cpu().numpy().tobytes())

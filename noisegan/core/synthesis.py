@@ -1,19 +1,21 @@
 """The synthesis network: blocks `b4`, `b8`, ... of sites, each a modulated convolution with a seam for noise.
 
 A feature map's way, downwards: per block `conv0` (doubles the resolution; absent in `b4`), `conv1`, `torgb`. In each
-site: latent injectors change w, the style modulates the convolution, feature injectors put noise in, then bias and
-activation. Everything here is a pure function: random numbers come in as tensors, drawn by `Synthesis.draw`.
+site: latent injectors change w, style injectors the style that modulates the convolution, feature injectors put noise
+in, then bias and activation; `noisegan.placement` tells where else feature noise may enter. Everything here is a pure
+function: random numbers come in as tensors, drawn by `Synthesis.draw`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from noisegan.api import FeatureInjector, LatentInjector, NoiseSite, Strategy
+from noisegan.api import FeatureInjector, LatentInjector, NoiseSite, Strategy, StyleInjector
 from noisegan.core.layers import (
     Block,
     Conv2d,
@@ -27,19 +29,26 @@ from noisegan.core.layers import (
 from noisegan.core.noise import NoiseMode
 from noisegan.core.rng import contained_randomness
 from noisegan.core.shapes import block_resolutions, channels_at
+from noisegan.errors import NoiseganError
 from noisegan.ext import bias_act, noise_bias_act, scale_channels
+from noisegan.placement import PointInLayer
 
 
 def noise_sites(resolution: int, *, w_dim: int, channel_base: int, channel_max: int) -> list[NoiseSite]:
     """The sites of a generator in the order in which a feature map meets them."""
     names = [(r, f"conv{i}") for r in block_resolutions(resolution) for i in (0, 1) if (r, i) != (4, 0)]
+
+    def channels(r: int) -> int:
+        return channels_at(r, channel_base, channel_max)
+
     return [
         NoiseSite(
             index=index,
             num_sites=len(names),
             name=f"b{r}.{conv}",
             resolution=r,
-            channels=channels_at(r, channel_base, channel_max),
+            channels=channels(r),
+            in_channels=channels(r // 2 if conv == "conv0" else r),
             w_dim=w_dim,
             upsampled=conv == "conv0",
         )
@@ -50,70 +59,101 @@ def noise_sites(resolution: int, *, w_dim: int, channel_base: int, channel_max: 
 class SynthesisLayer(nn.Module):
     """One site: style, modulated convolution, noise, bias, activation."""
 
-    def __init__(
-        self, site: NoiseSite, in_channels: int, strategies: Sequence[Strategy], *, seed: int, clamp: float | None
-    ) -> None:
+    def __init__(self, site: NoiseSite, strategies: Sequence[Strategy], *, seed: int, clamp: float | None) -> None:
         super().__init__()
         self.site = site
         self.upsamples = site.upsampled
         self.clamp = clamp
-        self.affine = FullyConnected(site.w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.zeros(site.channels, in_channels, 3, 3))
+        self.affine = FullyConnected(site.w_dim, site.in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.zeros(site.channels, site.in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(site.channels))
         self.random_init = {"weight": 1.0}
         self.register_buffer("resample_filter", bilinear_filter(), persistent=False)
         self.resample_filter: Tensor
         self.latent = nn.ModuleDict()
+        self.style = nn.ModuleDict()
         self.noise = nn.ModuleDict()
+        self.placements: dict[PointInLayer, list[str]] = {}
         for strategy in strategies:
-            spec, params = strategy.spec, strategy.params
-            if spec.latent is not None:
-                label = injector_label(strategy.name, self.latent)
-                with contained_randomness(seed, f"init/G.synthesis.{site.name}.latent.{label}"):
-                    self.latent[label] = spec.latent(site, params)
-            if spec.feature is not None:
-                label = injector_label(strategy.name, self.noise)
-                with contained_randomness(seed, f"init/G.synthesis.{site.name}.noise.{label}"):
-                    self.noise[label] = spec.feature(site, params)
+            if strategy.where.selects(site.index, site.resolution):
+                self._add(strategy, seed)
 
-    def injectors(self) -> Iterator[tuple[str, str, LatentInjector | FeatureInjector]]:
-        """(noise key, stream, injector) for each injector, in order of application.
+    def _add(self, strategy: Strategy, seed: int) -> None:
+        """Build the injectors of a strategy for this site."""
+        spec, params, site = strategy.spec, strategy.params, self.site
+        placement = strategy.where.placement
+        if placement == "pre-conv":
+            resolution = site.resolution // 2 if site.upsampled else site.resolution
+            site = dataclasses.replace(site, channels=site.in_channels, resolution=resolution)
+        kinds = (
+            ("latent", self.latent, spec.latent),
+            ("style", self.style, spec.style),
+            ("noise", self.noise, spec.feature),
+        )
+        for kind, injectors, build in kinds:
+            if build is not None:
+                label = injector_label(strategy.name, injectors)
+                with contained_randomness(seed, f"init/G.synthesis.{site.name}.{kind}.{label}"):
+                    injectors[label] = build(site, params)
+                if kind == "noise":
+                    self.placements.setdefault(placement, []).append(label)
+
+    def injectors(self) -> Iterator[tuple[str, str, LatentInjector | StyleInjector | FeatureInjector]]:
+        """(noise key, stream, injector) for each injector: those of w, of the style, of feature maps.
 
         The first feature injector of every strategy shares the stream of its site, so that two strategies under
         comparison meet the same numbers.
         """
-        for kind, injectors in (("/latent", self.latent), ("", self.noise)):
+        for kind, injectors in (("/latent", self.latent), ("/style", self.style), ("", self.noise)):
             for i, (label, injector) in enumerate(injectors.items()):
-                assert isinstance(injector, (LatentInjector, FeatureInjector))
+                assert isinstance(injector, (LatentInjector, StyleInjector, FeatureInjector))
                 key = f"{self.site.name}{kind}/{label}"
                 yield key, f"{self.site.name}{kind}" + (f"/{i}" if i else ""), injector
 
     def forward(self, x: Tensor, w: Tensor, noise: Mapping[str, Tensor], gain: float = 1.0) -> Tensor:
         """x [N, I, H, W], w [N, D], noise by key -> [N, C, H', W'], H' = 2H where the site upsamples."""
+        dtype = x.dtype
         for label, injector in self.latent.items():
             w = injector(w, noise[f"{self.site.name}/latent/{label}"].to(w.dtype)).to(w.dtype)  # [N, D]
+        style = self.affine(w)
+        for label, injector in self.style.items():
+            style = injector(style, noise[f"{self.site.name}/style/{label}"].to(style.dtype)).to(style.dtype)  # [N, I]
+        x = self._noisy("pre-conv", x, w, noise)
+        if "inside-style" in self.placements and dtype == torch.float16:
+            x = x.float()  # before demodulation, maps of true size do not fit into float16
         up = 2 if self.upsamples else 1
-        x, demod = modulated_conv2d(
-            x, self.weight, self.affine(w), self.resample_filter, up=up
-        )  # [N, C, H', W'], [N, C]
+        x, demod = modulated_conv2d(x, self.weight, style, self.resample_filter, up=up)  # [N, C, H', W'], [N, C]
+        x = self._noisy("inside-style", x, w, noise)
+        x = self._activated(x, demod, w, noise, gain)
+        return self._noisy("post-activation", x.to(dtype), w, noise)
+
+    def _noisy(self, placement: PointInLayer, x: Tensor, w: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
+        """x [N, C, H, W] after the feature injectors of one point in the layer."""
+        for label in self.placements.get(placement, ()):
+            drawn = noise[f"{self.site.name}/{label}"]
+            x = self.noise[label](x, drawn.to(x.dtype), w.to(x.dtype)).to(x.dtype)
+        return x
+
+    def _activated(self, x: Tensor, demod: Tensor, w: Tensor, noise: Mapping[str, Tensor], gain: float) -> Tensor:
+        """x [N, C, H, W] with demodulation, noise at the usual point, bias, activation: in one pass where possible."""
         gain, clamp = math.sqrt(2) * gain, None if self.clamp is None else self.clamp * gain
         terms = self._added(noise)
         if terms is None:
-            x = scale_channels(x, demod)
-            for label, injector in self.noise.items():
-                x = injector(x, noise[f"{self.site.name}/{label}"].to(x.dtype), w.to(x.dtype)).to(x.dtype)
+            x = self._noisy("post-conv", scale_channels(x, demod), w, noise)
             return bias_act(x, self.bias, gain=gain, clamp=clamp)
         if not terms:
             return bias_act(x, self.bias, gain=gain, clamp=clamp, scale=demod, overwrite=True)
         return noise_bias_act(x, *terms[0], self.bias, gain=gain, clamp=clamp, scale=demod, overwrite=True)
 
     def _added(self, noise: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]] | None:
-        """(noise, strength) of all that the injectors do, where that is adding one product or nothing; else None.
+        """(noise, strength) of all that the injectors at the usual point do, where that is adding one product or
+        nothing; else None.
 
         None too where somebody listens to an injector: its forward must be called then.
         """
         found: list[tuple[Tensor, Tensor]] = []
-        for label, injector in self.noise.items():
+        for label in self.placements.get("post-conv", ()):
+            injector = self.noise[label]
             assert isinstance(injector, FeatureInjector)
             added = injector.added(noise[f"{self.site.name}/{label}"])
             if added is None or injector._forward_hooks or injector._forward_pre_hooks:
@@ -146,7 +186,6 @@ class SynthesisBlock(Block):
     def __init__(
         self,
         sites: Sequence[NoiseSite],
-        in_channels: int,
         img_channels: int,
         strategies: Sequence[Strategy],
         *,
@@ -165,12 +204,12 @@ class SynthesisBlock(Block):
             self.const = nn.Parameter(torch.zeros(channels, 4, 4))
             self.random_init = {"const": 1.0}
         else:
-            self.conv0 = SynthesisLayer(sites[0], in_channels, strategies, seed=seed, clamp=clamp)
-        self.conv1 = SynthesisLayer(sites[-1], channels, strategies, seed=seed, clamp=clamp)
+            self.conv0 = SynthesisLayer(sites[0], strategies, seed=seed, clamp=clamp)
+        self.conv1 = SynthesisLayer(sites[-1], strategies, seed=seed, clamp=clamp)
         if architecture == "skip" or is_last:
             self.torgb = ToRGB(channels, img_channels, w_dim, clamp=clamp)
         if architecture == "residual" and self.num_conv == 2:
-            self.skip = Conv2d(in_channels, channels, 1, bias=False, up=2)
+            self.skip = Conv2d(sites[0].in_channels, channels, 1, bias=False, up=2)
 
     def forward(
         self, x: Tensor | None, img: Tensor | None, ws: Tensor, noise: Mapping[str, Tensor]
@@ -210,14 +249,18 @@ class Synthesis(nn.Module):
         clamp: float | None,
     ) -> None:
         super().__init__()
+        for strategy in strategies:
+            if strategy.spec.where_parameters and not any(strategy.where.selects(s.index, s.resolution) for s in sites):
+                raise NoiseganError(
+                    f"noise strategy {str(strategy)!r} is in no layer: this generator has layers 0 to "
+                    f"{len(sites) - 1}, of {sites[0].resolution} to {sites[-1].resolution} px"
+                )
         self.resolutions = sorted({site.resolution for site in sites})
         self.num_ws = len(sites) + 1
-        in_channels = 0
         for r in self.resolutions:
             block_sites = [site for site in sites if site.resolution == r]
             block = SynthesisBlock(
                 block_sites,
-                in_channels,
                 img_channels,
                 strategies,
                 architecture=architecture,
@@ -226,7 +269,6 @@ class Synthesis(nn.Module):
                 clamp=clamp,
             )
             self.add_module(f"b{r}", block)
-            in_channels = block_sites[-1].channels
 
     def blocks(self) -> list[SynthesisBlock]:
         return [block for block in self.children() if isinstance(block, SynthesisBlock)]

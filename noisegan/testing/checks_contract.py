@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import ValidationError
 from torch import nn
 
-from noisegan.api import FeatureInjector, ImageInjector, LatentInjector, PenaltyInjector, Strategy
+from noisegan.api import FeatureInjector, ImageInjector, LatentInjector, PenaltyInjector, Strategy, StyleInjector
 from noisegan.expression import parse_expression
 from noisegan.manager import bind
 from noisegan.testing.places import Place, places
@@ -16,6 +14,7 @@ from noisegan.testing.registry import ALL_POINTS, TENSOR_POINTS, check, require,
 BASES: dict[str, type[nn.Module]] = {
     "feature": FeatureInjector,
     "latent": LatentInjector,
+    "style": StyleInjector,
     "image": ImageInjector,
     "penalty": PenaltyInjector,
 }
@@ -60,8 +59,8 @@ def params_survive_text(strategy: Strategy) -> None:
     with where(f"reading the expression {text!r}"):
         terms = parse_expression(text)
         require(len(terms) == 1 and terms[0][0] == strategy.name, f"the expression {text!r} reads back as {terms!r}")
-        back: Any = bind(strategy.spec, terms[0][1]).params
-    require(back == params, f"parameters {params!r} come back from the expression {text!r} as {back!r}")
+        back = bind(strategy.spec, terms[0][1])
+    require(back.params == params, f"parameters {params!r} come back from the expression {text!r} as {back.params!r}")
 
 
 @check("strategy")

@@ -34,6 +34,7 @@ def _site(index: int, name: str, resolution: int, channels: int, upsampled: bool
         name=name,
         resolution=resolution,
         channels=channels,
+        in_channels=channels + 1,
         w_dim=_W_DIM,
         upsampled=upsampled,
     )
@@ -120,8 +121,8 @@ class Place:
         noise = injector.draw(source).detach().to(dtype)  # type: ignore[operator]
         if self.point == "feature":
             return {"x": first.to(dtype), "noise": noise, "w": values.normal(_W_DIM).to(dtype)}
-        if self.point == "latent":
-            return {"w": first.to(dtype), "noise": noise}
+        if self.point in ("latent", "style"):
+            return {"w" if self.point == "latent" else "style": first.to(dtype), "noise": noise}
         return {"images": torch.tanh(first).to(dtype), "noise": noise}
 
     def critic(self) -> TinyCritic:
@@ -151,6 +152,8 @@ def places(strategy: Strategy, seed: int, device: str) -> dict[str, list[Place]]
             add("feature", f"{site.name} ({size})", lambda p, s=site: spec.feature(s, p), shape)
         if spec.latent is not None:
             add("latent", site.name, lambda p, s=site: spec.latent(s, p), (_W_DIM,))
+        if spec.style is not None:
+            add("style", site.name, lambda p, s=site: spec.style(s, p), (site.in_channels,))
     for image in IMAGE_SITES:
         shape = (image.channels, image.resolution, image.resolution)
         label = f"{image.resolution}x{image.resolution}x{image.channels}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 Scope = Literal["strategy", "point", "place"]
 
-TENSOR_POINTS = ("feature", "latent", "image")
+TENSOR_POINTS = ("feature", "latent", "style", "image")
 """Injection points whose forward maps a tensor to one of the same shape."""
 ALL_POINTS = (*TENSOR_POINTS, "penalty")
 
