@@ -7,8 +7,14 @@ differentiable twice everywhere it says, zero tangent vectors and coincident poi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, TypeAlias, Union
 
 from torch import Tensor
+
+from noisegan.plugins.geometry.functions import tanhc_sqrt
+
+Aside: TypeAlias = Union[Tensor, tuple["Aside", ...], None]  # noqa: UP007
+"""What `carry` keeps aside for `bring_back`: nobody else looks into it."""
 
 
 class Manifold(ABC):
@@ -24,11 +30,24 @@ class Manifold(ABC):
         point_shape: trailing shape of one point and of one tangent vector.
         num_features: how many features make one point, see `carry`.
         num_normals: how many standard normals make one tangent vector, see `tangent_noise`.
+
+    What a class says about itself, one phrase each, for `noisegan manifolds` and for errors:
+        tier: `native`, `geomstats` or `plugin`.
+        sizes: its size arguments and what its points are, such as `dim: points in R^(dim+1)`.
+        radius: its injectivity radius.
+        at_zero: how smooth exp is in sigma at Exp_x(sigma v), sigma = 0.
+        frame: where the frame of `from_normal` is singular.
     """
 
     name: str
     dim: int
     point_shape: tuple[int, ...]
+
+    tier: ClassVar[Literal["native", "geomstats", "plugin"]] = "plugin"
+    sizes: ClassVar[str] = "not said"
+    radius: ClassVar[str] = "not said"
+    at_zero: ClassVar[str] = "not said"
+    frame: ClassVar[str] = "not said"
 
     @property
     def num_features(self) -> int:
@@ -89,6 +108,20 @@ class Manifold(ABC):
         apart = q > 0
         return apart * q.where(apart, q.new_ones(())).sqrt()
 
+    def exp_normal(self, x: Tensor, xi: Tensor) -> Tensor:
+        """Exp_x of normal coordinates xi [..., dim]; overridden where the two together cost less than one by one."""
+        return self.exp(x, self.from_normal(x, xi))
+
+    def times(self, s: Tensor, v: Tensor) -> Tensor:
+        """s v, one factor s [...] per point for tangent vectors v [..., *point_shape]."""
+        return s[(..., *(None,) * len(self.point_shape))] * v
+
+    def limit(self, x: Tensor, v: Tensor, share: float = 0.99) -> Tensor:
+        """v shortened to less than `share` of the injectivity radius, smoothly: v tanh(t) / t with t = |v| / (share
+        radius). Even in v and the identity to second order, so it leaves both derivatives at v = 0 alone."""
+        rho = share * self.injectivity_radius(x)
+        return self.times(tanhc_sqrt(self.inner(x, v, v) / rho.square()), v)
+
     def tangent_noise(self, x: Tensor, e: Tensor) -> Tensor:
         """Isotropic normal tangent vectors at x of standard normals e [..., num_normals] -> [..., *point_shape].
 
@@ -97,15 +130,15 @@ class Manifold(ABC):
         """
         return self.from_normal(x, e)
 
-    def carry(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features [..., num_features] to (points [..., *point_shape], what is kept aside or None).
+    def carry(self, features: Tensor) -> tuple[Tensor, Aside]:
+        """Features [..., num_features] to (points [..., *point_shape], what is kept aside).
 
         `bring_back(*carry(f))` is f. By default features are normal coordinates at the origin: Exp_o(E f).
         """
         o = self.origin(features)
         return self.exp(o, self.from_normal(o, features)), None
 
-    def bring_back(self, x: Tensor, aside: Tensor | None) -> Tensor:
+    def bring_back(self, x: Tensor, aside: Aside) -> Tensor:
         """The inverse of `carry`: points and what was kept aside to features [..., num_features]."""
         o = self.origin(x)
         return self.to_normal(o, self.log(o, x))
