@@ -40,8 +40,9 @@ class WorkerHere(AbstractContextManager["WorkerHere"]):
 def test_command_writes_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "Worker", WorkerHere)
     path = tmp_path / "bench.json"
-    words = "--sizes toy --precision fp32 --impl noisegan --threads 1 --rounds 1 --only step --only strategies"
-    result = CliRunner().invoke(main, [*words.split(), "--only", "bias_act", "--json", str(path)])
+    words = "--sizes toy --precision fp32 --impl noisegan --threads 1 --rounds 1"
+    parts = "--only step --only strategies --only generator --only bias_act"
+    result = CliRunner().invoke(main, [*words.split(), *parts.split(), "--json", str(path)])
     assert result.exit_code == 0, result.output
     figures = json.loads(path.read_text())
     assert figures["facts"]["threads"] == 1
@@ -59,6 +60,9 @@ def test_command_writes_what_it_shows(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [(row["strategy"], "train_overhead" in row) for row in figures["strategies"]] == [
         (name, True) for name in step.STRATEGIES
     ]
+    assert figures["generator"][0]["strategy"] == "none"
+    assert figures["generator"][0]["to_none"] == 1
+    assert {"additive", "fuzzy", "additive(placement=pre-conv)"} <= {row["strategy"] for row in figures["generator"]}
     assert "noise_bias_act" not in result.output
     assert "training step" in result.output
 

@@ -12,11 +12,11 @@ import click
 import torch
 from rich.console import Console
 
-from bench import measure, ops, step, tables
+from bench import generator, measure, ops, step, tables
 from bench.workload import SIZES
 from noisegan.core.memory import keep_freed_memory
 
-PARTS = ("ops", "step", "strategies")
+PARTS = ("ops", "step", "strategies", "generator")
 WIDTH = 170
 """Columns of a table that goes to a file."""
 DEFAULT_SIZES = tuple(size for size in SIZES if size != "toy")
@@ -74,6 +74,8 @@ def main(
         save(
             "strategies", list(step.strategies(sizes, precisions=precision, threads=threads, rounds=rounds, tell=tell))
         )
+    if "generator" in parts:
+        save("generator", list(generator.run(sizes, precisions=precision, threads=threads, rounds=rounds, tell=tell)))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,19 @@ def strategies(rows: Rows) -> Table:
     return table
 
 
+def generator(rows: Rows) -> Table:
+    table = _table(
+        "the generator forward and backward, drawing included, beside `none`",
+        ("size", "dtype", "strategy"),
+        ("ms", "x none"),
+    )
+    for row in rows:
+        table.add_row(
+            row["size"], row["precision"], row["strategy"], f"{row['generator_s'] * 1e3:.0f}", f"{row['to_none']:.2f}"
+        )
+    return table
+
+
 def _table(title: str, words: Sequence[str], figures: Sequence[str]) -> Table:
     table = Table(title=title)
     for name in words:
