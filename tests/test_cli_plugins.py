@@ -27,6 +27,7 @@ try:
 except ImportError:  # Python 3.10
     tomllib = None  # type: ignore[assignment]
 
+RIPPLE = Path(__file__).parent.parent / "examples" / "ripple.py"
 EXAMPLE = Path(__file__).parents[1] / "examples" / "external_plugin"
 BROKEN = """
 import noisegan_style_gate as good
@@ -275,6 +276,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_example_is_short() -> None:
     assert len((EXAMPLE / "noisegan_style_gate.py").read_text().splitlines()) < 60
+
+
+def test_a_strategy_takes_twenty_lines() -> None:
+    body = RIPPLE.read_text().split('"""', 2)[2]
+    assert len([line for line in body.splitlines() if line]) <= 20
+
+
+def test_a_strategy_in_a_file_conforms_and_trains(tmp_path: Path) -> None:
+    assert run("check", "ripple", "--plugin", str(RIPPLE)).exit_code == 0
+    smallest = "--cbase 64 --cmax 8 --z-dim 8 --w-dim 8 --map-depth 2 --batch 4 --kimg 0.008 --tick 0.004"
+    words = f"train --data digits --cfg tiny --noise ripple {smallest} --outdir".split()
+    trained = run(*words, str(tmp_path), "--plugin", str(RIPPLE))
+    assert trained.exit_code == 0, trained.output
+    assert list(tmp_path.glob("00000-digits-tiny-ripple/network-snapshot-*.safetensors"))
 
 
 def test_an_installed_plugin_is_listed(installed: Path, tmp_path: Path) -> None:
