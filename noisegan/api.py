@@ -189,10 +189,12 @@ class StyleInjector(Injector):
 class ImageInjector(Injector):
     """Changes the images, real and generated, that the discriminator sees. One per run.
 
-    `trains_with` says whose optimiser owns its parameters: `G`, `D`, or `none` when it has no parameters.
+    `trains_with` says whose optimiser owns its parameters and to what end: with `G` or `D` they lower that network's
+    loss; with `against D` they raise the discriminator's adversarial loss (R1 does not move them), in its optimiser;
+    `none` when it has no parameters.
     """
 
-    trains_with: Literal["G", "D", "none"] = "none"
+    trains_with: Literal["G", "D", "against D", "none"] = "none"
 
     @abstractmethod
     def draw(self, source: NoiseSource) -> Tensor:
@@ -201,6 +203,15 @@ class ImageInjector(Injector):
     @abstractmethod
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         """Pure function: images [N, C, H, W], noise as drawn -> [N, C, H, W]; differentiable twice."""
+
+    def penalty(self, images: Tensor, noise: Tensor) -> Tensor | None:
+        """What the parameters lower besides, whatever `trains_with` says: [N], 0 or more; None (default): nothing.
+
+        A pure function of what `forward` is given, the images without gradient history; sample i depends on sample i
+        only. It joins the loss in the main phase of the optimiser that owns the parameters, as a mean over the images
+        seen there.
+        """
+        return None
 
 
 class PenaltyInjector(Injector):

@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from pydantic import ConfigDict
 from torch import Tensor, nn
-from toys import ToyFeature, ToyImage, ToyLatent, ToyLearnedImage, ToyPenalty, squared_gradient, toy
+from toys import (
+    ToyFeature,
+    ToyImage,
+    ToyLatent,
+    ToyLearnedImage,
+    ToyOpposedImage,
+    ToyPenalty,
+    squared_gradient,
+    toy,
+)
 
 from noisegan.api import Field, NoiseSource, Params, StrategySpec
 
@@ -205,13 +214,13 @@ class NormalisesNoise(ToyFeature):
         return super().forward(x, noise / noise.square().mean(dim=(1, 2, 3), keepdim=True).sqrt(), w)
 
 
-@breaks("noise_matters", "two draws give the same output")
+@breaks("noise_matters", "draws give the same output")
 class IgnoresNoise(ToyFeature):
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
         return x + self.strength
 
 
-@breaks("noise_matters", "two draws give the same output", "latent")
+@breaks("noise_matters", "draws give the same output", "latent")
 class IgnoresLatentNoise(ToyLatent):
     def forward(self, w: Tensor, noise: Tensor) -> Tensor:
         return w + self.affine(torch.ones_like(noise))
@@ -443,6 +452,47 @@ class LearnedPenalty(ToyPenalty):
     def __init__(self) -> None:
         super().__init__()
         self.learned = nn.Parameter(torch.ones(()))
+
+
+# --- what an image injector's parameters lower besides
+
+
+@breaks("image_penalty_is_per_sample", "has shape []", "image")
+class MeanPower(ToyOpposedImage):
+    def penalty(self, images: Tensor, noise: Tensor) -> Tensor:
+        return super().penalty(images, noise).mean()
+
+
+@breaks("image_penalty_is_per_sample", "expected 0 or more", "image")
+class RewardedPower(ToyOpposedImage):
+    def penalty(self, images: Tensor, noise: Tensor) -> Tensor:
+        return -super().penalty(images, noise)
+
+
+@breaks("image_penalty_is_per_sample", "depends on other samples", "image")
+class SharedPower(ToyOpposedImage):
+    def penalty(self, images: Tensor, noise: Tensor) -> Tensor:
+        power = super().penalty(images, noise)
+        return power.mean().expand_as(power)
+
+
+@breaks("image_penalty_trains_it", "trains_with is 'none'", "image")
+class PenaltyOfNobody(ToyImage):
+    def penalty(self, images: Tensor, noise: Tensor) -> Tensor:
+        return noise.square().flatten(1).mean(dim=1)
+
+
+@breaks("image_penalty_trains_it", "no gradient", "image")
+class PenaltyOfTheNoise(ToyOpposedImage):
+    def penalty(self, images: Tensor, noise: Tensor) -> Tensor:
+        return noise.square().flatten(1).mean(dim=1)
+
+
+@breaks("image_penalty_trains_it", "differs from finite differences", "image")
+class HalfDetachedPower(ToyOpposedImage):
+    def penalty(self, images: Tensor, noise: Tensor) -> Tensor:
+        power = super().penalty(images, noise)
+        return power * power.detach()
 
 
 # --- in a whole generator

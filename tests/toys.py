@@ -106,6 +106,15 @@ class ToyLearnedImage(ToyImage):
         return images + (self.size + F.softplus(self.learned)) * noise
 
 
+class ToyOpposedImage(ToyLearnedImage):
+    """The same, trained against the discriminator at the price of its power."""
+
+    trains_with = "against D"
+
+    def penalty(self, images: Tensor, noise: Tensor) -> Tensor:
+        return (F.softplus(self.learned) * noise).square().flatten(1).mean(dim=1)  # [N]
+
+
 class ToyPenalty(PenaltyInjector):
     """Mean squared gradient of the logits at real images: R1."""
 
@@ -141,6 +150,7 @@ CONFORMING = {
     "style": toy(style=lambda site, p: ToyStyle(site)),
     "image": toy(image=lambda site, p: ToyImage(site)),
     "learned image": toy(image=lambda site, p: ToyLearnedImage(site)),
+    "opposed image": toy(image=lambda site, p: ToyOpposedImage(site)),
     "penalty": toy(penalty=lambda p: ToyPenalty()),
     "all points": toy(
         feature=lambda site, p: ToyFeature(site, p.strength),

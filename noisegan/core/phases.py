@@ -20,10 +20,13 @@ from noisegan.core.data import ImageDataset
 from noisegan.core.distributed import World
 from noisegan.core.ema import ema_decay, update_ema
 from noisegan.core.noise import StreamNoise
+from noisegan.core.opposition import call_opposed
 from noisegan.core.rng import Streams, StreamSource
 from noisegan.core.state import TrainState
 
 PHASES = ("G", "PL", "D", "R1")
+TRAINED = {"G": ("G",), "PL": (), "D": ("D", "against D"), "R1": ("D",)}
+"""Which image injectors a phase trains, by `trains_with`. R1 is no part of the game that `against D` plays."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -96,6 +99,9 @@ class TrainingStep:
         side = "G" if name in ("G", "PL") else "D"
         optimizer, scaler, parameters = state.optimizers[side], state.scalers[side], state.named[side].values()
         state.D.requires_grad_(side == "D")
+        for injector in state.image.values():
+            assert isinstance(injector, ImageInjector)
+            injector.requires_grad_(injector.trains_with in TRAINED[name])
         optimizer.zero_grad(set_to_none=True)
         statistics = state.statistics.copy()
         total = self.config.pl_batch if name == "PL" else self.batch
@@ -138,12 +144,13 @@ class TrainingStep:
     def _generator(self, ids: Tensor, real: RealBatch) -> tuple[Tensor, Tensor]:
         c = self._random_labels("G", ids)
         ws, w_sum = self._latents("G", ids, c)
-        logits = self._judge(self._images(ws, "G", ids), c, "G", ids)
+        penalties: list[Tensor] = []
+        logits = self._judge(self._images(ws, "G", ids), c, "G", ids, penalties)
         self.state.statistics.add("Loss/scores/fake", logits)
         self.state.statistics.add("Loss/signs/fake", logits.sign())
         values = losses.generator_loss(logits)  # [n]
         self.state.statistics.add("Loss/G/loss", values)
-        return values, w_sum
+        return sum(penalties, values), w_sum
 
     def _path_length(self, ids: Tensor, real: RealBatch) -> tuple[Tensor, Tensor]:
         ws, _ = self._latents("PL", ids, self._random_labels("PL", ids))
@@ -159,8 +166,9 @@ class TrainingStep:
         with torch.no_grad():
             # Labels of the real images: of the right distribution, and a penalty then needs one set of labels only.
             fake = self._images(self._latents("D", ids, c)[0], "D", ids)
-        fake_logits = self._judge(fake, c, "D/fake", ids)
-        real_logits = self._judge(images, c, "D/real", ids)
+        penalties: list[Tensor] = []
+        fake_logits = self._judge(fake, c, "D/fake", ids, penalties)
+        real_logits = self._judge(images, c, "D/real", ids, penalties)
         self.state.statistics.add("Loss/scores/real", real_logits)
         self.state.statistics.add("Loss/signs/real", real_logits.sign())
         values = losses.discriminator_loss(real_logits, fake_logits)
@@ -170,7 +178,7 @@ class TrainingStep:
             value = penalty(lambda x: self.state.D(x, c), images.detach(), fake.detach())
             self.state.statistics.add(f"Loss/D/{label}", value.expand(len(ids)))  # a mean; counts once per sample
             values = values + value
-        return values, values.new_zeros(())
+        return values + sum(penalties) / 2, values.new_zeros(())  # each image injector saw both kinds of images
 
     def _r1(self, ids: Tensor, real: RealBatch) -> tuple[Tensor, Tensor]:
         images, c = real.images, real.labels
@@ -220,12 +228,22 @@ class TrainingStep:
         images: Tensor = self.state.G.synthesis(ws, self.state.G.draw_noise(noise, len(ids)))
         return images
 
-    def _judge(self, images: Tensor, c: Tensor, use: str, ids: Tensor) -> Tensor:
-        """Logits [n, 1] of images as the discriminator sees them, after image injectors."""
+    def _judge(self, images: Tensor, c: Tensor, use: str, ids: Tensor, penalties: list[Tensor] | None = None) -> Tensor:
+        """Logits [n, 1] of images as the discriminator sees them, after image injectors.
+
+        To `penalties` are added those, [n] each, of the injectors that this phase trains.
+        """
         for label, injector in self.state.image.items():
             assert isinstance(injector, ImageInjector)
             with torch.no_grad():
                 noise = injector.draw(self._source(f"image_noise/{label}/{use}", ids))
-            images = injector(images, noise)
+            penalty = None
+            if penalties is not None and any(p.requires_grad for p in injector.parameters()):
+                penalty = injector.penalty(images.detach(), noise)
+            if penalty is not None and penalties is not None:
+                self.state.statistics.add(f"Loss/image/{label}", penalty)
+                penalties.append(penalty)
+            opposed = injector.trains_with == "against D"
+            images = call_opposed(injector, images, noise) if opposed else injector(images, noise)
         logits: Tensor = self.state.D(images, c)
         return logits

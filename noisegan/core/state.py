@@ -143,7 +143,7 @@ class TrainState:
         named = {f"{side}.{name}": p for name, p in network.named_parameters()}
         for label, injector in self.image.items():
             assert isinstance(injector, ImageInjector)
-            if injector.trains_with == side:
+            if injector.trains_with in (side, f"against {side}"):
                 named |= {f"image.{label}.{name}": p for name, p in injector.named_parameters()}
         return named
 

@@ -88,10 +88,11 @@ def identity_is_told_truly(strategy: Strategy) -> None:
 
 @check("place", ("image",))
 def says_who_trains_it(place: Place) -> None:
-    """trains_with is G or D for an image injector with parameters, and none for one without."""
+    """trains_with is G, D or against D for an image injector with parameters, and none for one without."""
     injector = place.build()
     said, count = injector.trains_with, len(list(injector.parameters()))
-    require(said in ("G", "D", "none"), f"trains_with is {said!r}, expected 'G', 'D' or 'none'")
+    known = ("G", "D", "against D", "none")
+    require(said in known, f"trains_with is {said!r}, expected 'G', 'D', 'against D' or 'none'")
     require(
         (said == "none") == (count == 0),
         f"trains_with is {said!r} with {count} parameters; 'none' is for injectors without parameters",

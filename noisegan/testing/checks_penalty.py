@@ -1,16 +1,19 @@
-"""Checks of penalties: a mean over samples that trains the discriminator and touches nothing else."""
+"""Checks of penalties: a mean over samples that trains the discriminator and touches nothing else; and of what an
+image injector's parameters lower besides."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
 
-from noisegan.testing.places import Place, global_seed
+from noisegan.api import ImageInjector
+from noisegan.testing.places import IDS, Place, global_seed
 from noisegan.testing.registry import Broken, check, close, require, where
 
 PENALTY = ("penalty",)
+IMAGE = ("image",)
 
 
 @check("place", PENALTY)
@@ -81,3 +84,77 @@ def penalty_touches_nothing(place: Place) -> None:
         require(image.grad is None, f"forward left a gradient on {name}")
     for parameter in critic.parameters():
         require(parameter.grad is None, "forward left gradients on the discriminator; use torch.autograd.grad")
+
+
+class _PenaltyOf(nn.Module):
+    """An image injector's penalty as a module's forward, which `functional_call` can call with other parameters."""
+
+    def __init__(self, injector: ImageInjector) -> None:
+        super().__init__()
+        self.injector = injector
+
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor | None:
+        return self.injector.penalty(images, noise)
+
+
+def _image_penalty(injector: ImageInjector, inputs: dict[str, Tensor]) -> Tensor | None:
+    with where("penalty"):
+        value = injector.penalty(**inputs)
+    require(value is None or isinstance(value, Tensor), f"penalty returned {type(value).__name__}, expected a tensor")
+    return value
+
+
+@check("place", IMAGE)
+def image_penalty_is_per_sample(place: Place) -> None:
+    """An image injector's penalty is None, or one finite number per sample, 0 or more, of that sample alone."""
+    injector = place.moved()
+    for dtype in (torch.float32, torch.float64):
+        inputs = place.inputs(injector, dtype=dtype)
+        value = _image_penalty(injector.to(dtype), inputs)
+        if value is None:
+            return
+        together = value
+        shape = list(value.shape)
+        require(shape == [len(IDS)], f"the penalty has shape {shape}, expected [{len(IDS)}]")
+        require(value.dtype == dtype, f"the penalty is {value.dtype}, expected {dtype}")
+        require(bool(value.isfinite().all()), "the penalty is not finite")
+        require(bool((value >= 0).all()), f"the penalty is {value.min().item()}, expected 0 or more")
+    alone = _image_penalty(injector, {name: x[1:2] for name, x in inputs.items()})
+    require(
+        alone is not None and close(together[1:2], alone),
+        "the penalty of a sample depends on other samples; do not mix samples",
+    )
+
+
+@check("point", IMAGE)
+def image_penalty_trains_it(places: list[Place]) -> None:
+    """An image injector's penalty has the right gradient in its parameters, and one that is not zero."""
+    place = places[0]
+    injector = place.moved().double()
+    inputs = place.inputs(injector, ids=(0, 1), dtype=torch.float64)
+    value = _image_penalty(injector, inputs)
+    if value is None:
+        return
+    require(injector.trains_with != "none", "trains_with is 'none', so the penalty trains nothing; remove it")
+    subject = _PenaltyOf(injector)
+    names = [name for name, _ in subject.named_parameters()]
+    start = [parameter.detach().clone().requires_grad_() for parameter in subject.parameters()]
+
+    def penalty(*values: Tensor) -> Tensor:
+        found = functional_call(subject, dict(zip(names, values, strict=True)), kwargs=inputs)
+        assert isinstance(found, Tensor)
+        return found
+
+    with where("differentiating the penalty"), global_seed(0):
+        value = penalty(*start)
+        alive = value.requires_grad and any(
+            g is not None and bool(g.any()) for g in torch.autograd.grad(value.sum(), start, allow_unused=True)
+        )
+        require(alive, "the penalty has no gradient in the injector's parameters")
+        try:
+            gradcheck(penalty, start, fast_mode=True)
+        except GradcheckError as error:
+            raise Broken(
+                f"the gradient of the penalty in the injector's parameters differs from finite differences: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
