@@ -33,6 +33,8 @@ BUILT_IN = (
     "noisegan.plugins.none",
     "noisegan.plugins.additive",
     "noisegan.plugins.fuzzy",
+    "noisegan.plugins.instance",
+    "noisegan.plugins.roth",
     "noisegan.metrics.frechet",
     "noisegan.metrics.kernel_distance",
     "noisegan.metrics.neighbours",

@@ -23,6 +23,14 @@ VARIANTS = (
     "additive(strength=-0.5)",
     "fuzzy(form=additive)",
     "fuzzy(form=additive, alpha=1, gain=0)",
+    "instance(start=0.5, end=0.05, until=0.5, schedule=exponential, unit=contrast)",
+    "instance(schedule=cosine)",
+    "instance(start=0.2, schedule=constant, unit=contrast)",
+    "roth(f_divergence=gan, schedule=constant)",
+    "roth(f_divergence=kl, start=0.5, end=0, schedule=cosine)",
+    "roth(f_divergence=reverse_kl)",
+    "roth(f_divergence=pearson, start=0.1, end=0, schedule=linear, until=0.5)",
+    "roth(f_divergence=squared_hellinger)",
 )
 
 

@@ -1,0 +1,98 @@
+"""`instance`: instance noise, white noise on every image that the discriminator sees.
+
+    D sees img + s(t) u e,   e ~ N(0, I), [N, C, H, W], for real and generated images alike
+
+Soenderby et al. 2017, "Amortised MAP Inference for Image Super-resolution" (appendix on instance noise); Arjovsky and
+Bottou 2017, "Towards Principled Methods for Training Generative Adversarial Networks", section 3. Noise on both gives
+the two distributions a common support, so their divergence and D's optimum exist; D's best answer to equal
+distributions stays the same. s is annealed, as the blurred distributions being equal is easier than the sharp ones
+being equal only in degree.
+
+    unit=pixel:     u = 1, so s is in units of pixels in [-1, 1]
+    unit=contrast:  u = sqrt(mean over C, H, W of (img - mean img)^2 + (2 / 255)^2), per image
+
+`contrast` matches the variance of the noise to that of the image: s is a noise-to-signal ratio, the same for pale and
+for bold data. An image may look at itself alone (real and generated images meet the same rule, and a batch may be
+split anywhere), so it is the image's own spread and not the data set's. A flat image gets noise as if its spread were
+one grey level of 8 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationInfo, field_validator
+from torch import Tensor
+
+from noisegan.api import Field, ImageInjector, ImageSite, NoiseSource, Params, StrategySpec, hookimpl
+from noisegan.plugins.schedules import Annealing, Schedule
+
+_GREY_LEVEL = 2 / 255
+"""One grey level of 8 bits, in pixels of [-1, 1]."""
+
+Unit = Literal["pixel", "contrast"]
+
+
+class InstanceParams(Params):
+    start: float = Field(0.1, ge=0, le=10, description="standard deviation s of the noise at the start")
+    end: float = Field(0.0, ge=0, le=10, description="s from `until` on; at 0 images are as they are")
+    until: float = Field(1.0, gt=0, le=1, description="share of training after which s stays at `end`")
+    schedule: Schedule = Field("linear", description="how s goes from start to end", validate_default=True)
+    unit: Unit = Field("pixel", description="of s: pixels in [-1, 1], or each image's own contrast")
+
+    @field_validator("schedule")
+    @classmethod
+    def _reaches_its_end(cls, schedule: Schedule, others: ValidationInfo) -> Schedule:
+        if {"start", "end", "until"} <= others.data.keys():  # else one of these is refused already
+            Annealing(schedule, **{name: others.data[name] for name in ("start", "end", "until")})
+        return schedule
+
+    def annealing(self) -> Annealing:
+        return Annealing(self.schedule, start=self.start, end=self.end, until=self.until)
+
+
+class InstanceNoise(ImageInjector):
+    """Nothing is learned. The buffer `strength`, s, [], changes in `set_progress` only."""
+
+    def __init__(self, site: ImageSite, *, annealing: Annealing, unit: Unit) -> None:
+        super().__init__()
+        self.shape = (site.channels, site.resolution, site.resolution)
+        self.annealing = annealing
+        self.unit = unit
+        self.register_buffer("strength", torch.tensor(annealing(0.0)))
+        self.strength: Tensor
+
+    def set_progress(self, fraction: float) -> None:
+        self.strength.fill_(self.annealing(fraction))
+
+    def draw(self, source: NoiseSource) -> Tensor:
+        return source.normal(*self.shape)  # [N, C, H, W]
+
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        strength = self.strength
+        if self.unit == "contrast":
+            strength = strength * contrast(images)  # [N, 1, 1, 1]
+        return images + (strength * noise).to(images.dtype)
+
+
+def contrast(images: Tensor) -> Tensor:
+    """Spread of each image about its mean, [N, C, H, W] -> [N, 1, 1, 1]; in float32 at least, and never zero."""
+    x = images.to(torch.promote_types(images.dtype, torch.float32))
+    deviation = x - x.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.sqrt(deviation.square().mean(dim=(1, 2, 3), keepdim=True) + _GREY_LEVEL**2)
+
+
+@hookimpl
+def register_strategies(register: Callable[[StrategySpec[Any]], None]) -> None:
+    register(
+        StrategySpec(
+            name="instance",
+            params=InstanceParams,
+            summary="instance noise: annealed white noise on the images that the discriminator sees",
+            reference="Soenderby et al. 2017 (arXiv:1610.04490); Arjovsky and Bottou 2017 (arXiv:1701.04862)",
+            identity_at_init=False,
+            image=lambda site, p: InstanceNoise(site, annealing=p.annealing(), unit=p.unit),
+        )
+    )
