@@ -66,6 +66,12 @@ def register_manifolds(register: Callable[[str, Any], None]) -> None:
 
 
 @hookspec
+def manifolds_registered(manifolds: Mapping[str, Any]) -> None:
+    """All registered manifold classes by name, for whoever finds them by name. Each time plugins have been loaded, on
+    every rank."""
+
+
+@hookspec
 def register_feature_extractors(register: Callable[[str, Callable[[Any], FeatureExtractor]], None]) -> None:
     """Call `register(name, factory)` for each feature extractor; `factory(device)` makes it, when it is used. Once,
     when plugins are loaded, on every rank."""

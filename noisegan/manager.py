@@ -35,6 +35,7 @@ BUILT_IN = (
     "noisegan.plugins.fuzzy",
     "noisegan.plugins.instance",
     "noisegan.plugins.roth",
+    "noisegan.plugins.geometry.natives",
     "noisegan.metrics.frechet",
     "noisegan.metrics.kernel_distance",
     "noisegan.metrics.neighbours",
@@ -114,6 +115,9 @@ class Plugins:
                 self._load(Provenance(entry.name, "entry point", version, package), entry.load)
         for file in files:
             self._load_file(Path(file))
+        self.hook.manifolds_registered(
+            manifolds={name: item for name, (item, _) in self.registered["manifold"].items()}
+        )
 
     @property
     def hook(self) -> Any:
@@ -249,7 +253,9 @@ class Plugins:
         for hook, kind in _REGISTER_HOOKS.items():
             entries: dict[str, Any] = collected.setdefault(kind, {})
             self._pluggy.subset_hook_caller(hook, others)(register=entries.__setitem__)
-            for name in entries:
+            for name, item in entries.items():
+                if kind == "manifold" and not isinstance(item, type):
+                    raise NoiseganError(f"it registered {item!r} as the manifold {name!r}; give its class")
                 if name in self.registered[kind]:
                     raise NoiseganError(
                         f"{kind} {name!r} is registered by {self.registered[kind][name][1].plugin!r} already"

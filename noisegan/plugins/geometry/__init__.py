@@ -1,8 +1,30 @@
-"""Manifolds: exponential maps that stay smooth where noise needs them, at zero strength."""
+"""Manifolds: exponential maps that stay smooth where noise needs them, at zero strength.
+
+from noisegan.plugins.geometry import manifold
+
+M = manifold("sphere", dim=63)
+y = M.exp(x, v)
+"""
 
 from noisegan.plugins.geometry.euclidean import Euclidean
+from noisegan.plugins.geometry.hyperboloid import Hyperboloid
 from noisegan.plugins.geometry.manifold import Manifold
+from noisegan.plugins.geometry.names import manifold
+from noisegan.plugins.geometry.natives import NATIVE
 from noisegan.plugins.geometry.poincare_ball import PoincareBall
+from noisegan.plugins.geometry.product import Product, product
 from noisegan.plugins.geometry.sphere import Sphere
+from noisegan.plugins.geometry.torus import Torus
 
-__all__ = ["Euclidean", "Manifold", "PoincareBall", "Sphere"]
+__all__ = [
+    "NATIVE",
+    "Euclidean",
+    "Hyperboloid",
+    "Manifold",
+    "PoincareBall",
+    "Product",
+    "Sphere",
+    "Torus",
+    "manifold",
+    "product",
+]

@@ -15,13 +15,10 @@ from torch import Tensor
 from noisegan.plugins.geometry.functions import atanc_sqrt, cos_sqrt, sinc_sqrt
 from noisegan.plugins.geometry.manifold import Aside
 from noisegan.plugins.geometry.precision import widened
-from noisegan.plugins.geometry.vector import VectorManifold
+from noisegan.plugins.geometry.vector import FEATURE_CORE, VectorManifold, smooth_norm
 
-_CORE = 1e-3
-"""Features have a variance near one; those of a norm below this lose their direction smoothly, as there is no smooth
-direction of the zero vector."""
 _ZERO = 1e-6
-"""The same in `project`, where only NaN has to be kept out."""
+"""Core of the norm that `project` divides by: only NaN has to be kept out."""
 
 
 class Sphere(VectorManifold):
@@ -48,7 +45,7 @@ class Sphere(VectorManifold):
     @widened
     def project(self, u: Tensor) -> Tensor:
         """u / |u|; zero stays zero, with finite gradient."""
-        return u / self._norm(u, _ZERO)
+        return u / smooth_norm(self.dot(u, u), _ZERO)
 
     @widened
     def to_tangent(self, x: Tensor, u: Tensor) -> Tensor:
@@ -109,17 +106,13 @@ class Sphere(VectorManifold):
     @widened
     def carry(self, features: Tensor) -> tuple[Tensor, Aside]:
         """Direction and norm. Of features shorter than 1e-3 the point is inside the sphere: both are smooth at zero."""
-        norm = self._norm(features, _CORE)
+        norm = smooth_norm(self.dot(features, features), FEATURE_CORE)
         return features / norm, norm
 
     @widened
     def bring_back(self, x: Tensor, aside: Aside) -> Tensor:
         assert isinstance(aside, Tensor)
         return x * aside
-
-    def _norm(self, u: Tensor, core: float) -> Tensor:
-        """(|u|^4 + core^4)^(1/4): |u| to core^4 / (4 |u|^4), and smooth at zero."""
-        return (self.dot(u, u).square() + core**4).sqrt().sqrt()
 
     def _squared_tangent(self, x: Tensor, y: Tensor) -> Tensor:
         """tan^2 of half the angle, |x - y|^2 / |x + y|^2; kept from infinity within 1e-6 of the antipode."""

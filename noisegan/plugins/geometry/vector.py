@@ -8,6 +8,10 @@ from torch import Tensor
 from noisegan.errors import NoiseganError
 from noisegan.plugins.geometry.manifold import Manifold
 
+FEATURE_CORE = 1e-3
+"""Features have a variance near one; those of a norm below this lose their direction smoothly, as there is no smooth
+direction of the zero vector."""
+
 
 class VectorManifold(Manifold):
     """A manifold whose points are vectors along one axis of a tensor.
@@ -70,6 +74,11 @@ class VectorManifold(Manifold):
     def join(self, first: Tensor, rest: Tensor) -> Tensor:
         """The inverse of `first` and `rest`."""
         return torch.cat((first, rest), self.axis)
+
+
+def smooth_norm(square: Tensor, core: float) -> Tensor:
+    """(|u|^4 + core^4)^(1/4) of |u|^2: |u| to core^4 / (4 |u|^3), and smooth at zero."""
+    return (square.square() + core**4).sqrt().sqrt()
 
 
 def positive(manifold: str, size: str, value: object) -> int:
