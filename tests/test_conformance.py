@@ -31,6 +31,13 @@ VARIANTS = (
     "roth(f_divergence=reverse_kl)",
     "roth(f_divergence=pearson, start=0.1, end=0, schedule=linear, until=0.5)",
     "roth(f_divergence=squared_hellinger)",
+    "multiplicative(unit=channel, per_channel=true)",
+    "multiplicative(unit=element, strength=-1)",
+    "dropout(rate=0.2, unit=channel)",
+    "dropout(unit=pixel)",
+    "coloured(exponent=-3.5, strength=2)",
+    "anisotropic(rank=1, strength=0.5)",
+    "warp(smoothness=0.5, strength=-1)",
 )
 
 
