@@ -29,7 +29,14 @@ def injector(
     (strategy,) = plugins.parse(expression)
     assert strategy.spec.feature is not None
     site = NoiseSite(
-        index=1, num_sites=3, name="site", resolution=resolution, channels=channels, w_dim=4, upsampled=False
+        index=1,
+        num_sites=3,
+        name="site",
+        resolution=resolution,
+        channels=channels,
+        in_channels=channels,
+        w_dim=4,
+        upsampled=False,
     )
     module = strategy.spec.feature(site, strategy.params).double()
     for name, p in module.named_parameters():

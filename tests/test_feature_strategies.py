@@ -14,6 +14,7 @@ from training import SMALL
 
 import noisegan
 from noisegan.core.checkpoint import snapshots
+from noisegan.core.losses import path_lengths
 from noisegan.core.noise import StreamNoise
 from noisegan.core.rng import MeanSource, Streams
 from noisegan.errors import NoiseganError
@@ -98,6 +99,20 @@ def test_sites_of_any_size(plugins: Plugins, name: str, resolution: int, channel
     assert out.shape == x.shape
     assert bool(out.isfinite().all())
     assert not torch.equal(out, x)
+
+
+@pytest.mark.parametrize("placement", ["post-conv", "pre-conv", "inside-style", "post-activation"])
+def test_all_together_train_at_every_placement(plugins: Plugins, placement: str) -> None:
+    """Through the path-length penalty, so twice over; sites before a convolution have its channels and resolution."""
+    noise = " + ".join(f"{name}(placement={placement})" for name in NAMES)
+    G = noisegan.Generator(resolution=8, z_dim=4, w_dim=4, channel_base=32, channel_max=6, noise=noise, plugins=plugins)
+    streams = Streams(1)
+    ws = G.styles(streams["z"].source(ids=range(2)).normal(4))
+    images = G.synthesis(ws, G.draw_noise(StreamNoise(streams, ids=range(2)), 2))
+    path_lengths(images, ws, streams["y"].source(ids=range(2)).normal(*images.shape[1:])).sum().backward()
+    reached = [n for n, p in G.named_parameters() if ".noise." in n and p.grad is not None and bool(p.grad.any())]
+    assert len(reached) == 3 * 5  # at zero strength alpha is not reached
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in G.parameters())
 
 
 def test_a_short_training_moves_all_that_is_learned(tmp_path: Path) -> None:
