@@ -6,6 +6,7 @@ M = manifold("sphere", dim=63)
 y = M.exp(x, v)
 """
 
+from noisegan.plugins.geometry.checking import assert_manifold, check_manifold, manifold_checks
 from noisegan.plugins.geometry.euclidean import Euclidean
 from noisegan.plugins.geometry.hyperboloid import Hyperboloid
 from noisegan.plugins.geometry.manifold import Manifold
@@ -25,6 +26,9 @@ __all__ = [
     "Product",
     "Sphere",
     "Torus",
+    "assert_manifold",
+    "check_manifold",
     "manifold",
+    "manifold_checks",
     "product",
 ]
