@@ -41,6 +41,7 @@ BUILT_IN = (
     "noisegan.plugins.coloured",
     "noisegan.plugins.anisotropic",
     "noisegan.plugins.warp",
+    "noisegan.plugins.learned_metric",
     "noisegan.metrics.frechet",
     "noisegan.metrics.kernel_distance",
     "noisegan.metrics.neighbours",
