@@ -38,6 +38,9 @@ VARIANTS = (
     "coloured(exponent=-3.5, strength=2)",
     "anisotropic(rank=1, strength=0.5)",
     "warp(smoothness=0.5, strength=-1)",
+    "learned_metric(kind=diagonal)",
+    "learned_metric(kind=low-rank, hidden=3, rank=2)",
+    "learned_metric(kind=pullback, rank=1, strength=0.5)",
 )
 
 

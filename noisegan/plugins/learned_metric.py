@@ -49,7 +49,7 @@ _USED_BY: dict[str, tuple[Kind, ...]] = {
 _SLOPE = 0.2
 """Of the generator's leaky ReLU below zero (Karras et al. 2020)."""
 _START = 0.1
-"""Size of psi at the start: g is within some 10 to 20 % of flat, but no weight is without gradient."""
+"""Size of `outward` at the start: psi is about 0.06, so g is near flat, but no weight is without gradient."""
 
 
 class LearnedMetricParams(Params):
