@@ -42,6 +42,7 @@ BUILT_IN = (
     "noisegan.plugins.anisotropic",
     "noisegan.plugins.warp",
     "noisegan.plugins.learned_metric",
+    "noisegan.plugins.latent_chunks",
     "noisegan.metrics.frechet",
     "noisegan.metrics.kernel_distance",
     "noisegan.metrics.neighbours",

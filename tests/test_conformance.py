@@ -41,6 +41,7 @@ VARIANTS = (
     "learned_metric(kind=diagonal)",
     "learned_metric(kind=low-rank, hidden=3, rank=2)",
     "learned_metric(kind=pullback, rank=1, strength=0.5)",
+    "latent_chunks(chunk=1)",
 )
 
 
