@@ -33,6 +33,7 @@ BUILT_IN = (
     "noisegan.plugins.none",
     "noisegan.plugins.additive",
     "noisegan.plugins.fuzzy",
+    "noisegan.plugins.filtering",
     "noisegan.plugins.instance",
     "noisegan.plugins.roth",
     "noisegan.plugins.geometry.natives",

@@ -26,6 +26,7 @@ VARIANTS = (
     "instance(start=0.5, end=0.05, until=0.5, schedule=exponential, unit=contrast)",
     "instance(schedule=cosine)",
     "instance(start=0.2, schedule=constant, unit=contrast)",
+    "filtering(width=3, power=0.1, strength=0)",
     "roth(f_divergence=gan, schedule=constant)",
     "roth(f_divergence=kl, start=0.5, end=0, schedule=cosine)",
     "roth(f_divergence=reverse_kl)",
