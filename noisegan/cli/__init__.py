@@ -24,6 +24,7 @@ COMMANDS = {
     "style-mix": ("noisegan.cli.style_mix", "Mix the styles of two sets of seeds into a table of images."),
     "dataset": ("noisegan.cli.dataset", "Describe, check or pack a data set."),
     "strategies": ("noisegan.cli.strategies", "List the noise strategies and their parameters."),
+    "manifolds": ("noisegan.cli.manifolds", "List the manifolds that noise can be carried to."),
     "check": ("noisegan.cli.check", "Run the conformance suite on a noise strategy."),
     "new-plugin": ("noisegan.cli.new_plugin", "Write a plugin package to start from."),
     "doctor": ("noisegan.cli.doctor", "Show what noisegan runs on here, and test its operations."),

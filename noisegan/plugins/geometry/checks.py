@@ -109,7 +109,7 @@ def log_inverts_exp(s: Subject) -> None:
 
 @check
 def distances_are_distances(s: Subject) -> None:
-    """dist is symmetric and zero at y = x, where the gradients of dist and of its square are zero."""
+    """dist is symmetric and zero at y = x, where its gradient is finite and the gradient of its square is zero."""
     x = s.points(4)
     y = s.M.exp(x, s.vectors(x))
     require_close(s.M.dist(x, y), s.M.dist(y, x), "dist(x, y) is not dist(y, x)", 1e-7)
@@ -117,9 +117,11 @@ def distances_are_distances(s: Subject) -> None:
         u = torch.zeros_like(x, requires_grad=True)
         p = s.M.project(x + u)
         value = distance(p.detach(), p)
-        require_close(value.detach(), torch.zeros_like(value), f"{distance.__name__}(x, x) is not zero", 1e-7)
+        name = distance.__name__
+        require_close(value.detach(), torch.zeros_like(value), f"{name}(x, x) is not zero", 1e-7)
         (gradient,) = torch.autograd.grad(value.sum(), u)
-        require_close(gradient, torch.zeros_like(x), f"the gradient of {distance.__name__} at y = x is not zero", 1e-7)
+        require(bool(gradient.isfinite().all()), f"the gradient of {name} at y = x is not finite")
+    require_close(gradient, torch.zeros_like(x), "the gradient of squared_dist at y = x is not zero", 1e-7)
 
 
 @check

@@ -103,7 +103,7 @@ class Manifold(ABC):
         return self.inner(x, v, v)
 
     def dist(self, x: Tensor, y: Tensor) -> Tensor:
-        """Geodesic distance, [...]; its gradient at x = y is zero, not NaN."""
+        """Geodesic distance, [...]; its gradient at x = y is zero or, where rounding leaves a distance, finite."""
         q = self.squared_dist(x, y)
         apart = q > 0
         return apart * q.where(apart, q.new_ones(())).sqrt()

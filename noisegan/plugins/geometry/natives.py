@@ -12,6 +12,7 @@ from noisegan.plugins.geometry.manifold import Manifold
 from noisegan.plugins.geometry.names import remember
 from noisegan.plugins.geometry.poincare_ball import PoincareBall
 from noisegan.plugins.geometry.product import Product
+from noisegan.plugins.geometry.spd import SPDAffine, SPDBures, SPDLogEuclidean
 from noisegan.plugins.geometry.sphere import Sphere
 from noisegan.plugins.geometry.torus import Torus
 
@@ -21,6 +22,9 @@ NATIVE: tuple[type[Manifold], ...] = (
     PoincareBall,
     Hyperboloid,
     Torus,
+    SPDAffine,
+    SPDLogEuclidean,
+    SPDBures,
     Product,
 )
 """In the order of lists; known by name from the import of `noisegan.plugins.geometry` on."""

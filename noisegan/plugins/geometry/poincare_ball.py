@@ -32,7 +32,7 @@ class PoincareBall(VectorManifold):
     """
 
     name = "poincare_ball"
-    sizes = "dim: points in the unit ball of R^dim; curvature=-1: any negative number"
+    sizes = "dim: points in the ball of R^dim; curvature=-1"
     radius = "infinite"
     at_zero = "smooth"
     frame = "global"

@@ -36,7 +36,7 @@ class Product(VectorManifold):
     """
 
     name = "product"
-    sizes = "factors: points of all, flattened end to end, such as product(sphere(dim=3)^16, euclidean(dim=2))"
+    sizes = "factors: points of all, flattened end to end"
     radius = "the least of its factors'"
     at_zero = "as its factors"
     frame = "as its factors'"

@@ -28,7 +28,7 @@ class Sphere(VectorManifold):
     sizes = "dim: points in R^(dim+1)"
     radius = "pi"
     at_zero = "smooth"
-    frame = "singular at -e_1 (first coordinate -1); isotropic noise needs no frame"
+    frame = "singular at -e_1"
 
     @property
     def num_coordinates(self) -> int:
