@@ -34,6 +34,7 @@ BUILT_IN = (
     "noisegan.plugins.additive",
     "noisegan.plugins.fuzzy",
     "noisegan.plugins.filtering",
+    "noisegan.plugins.geodesic",
     "noisegan.plugins.instance",
     "noisegan.plugins.roth",
     "noisegan.plugins.geometry.natives",
