@@ -27,6 +27,9 @@ VARIANTS = (
     "additive(placement=post-activation)",
     "additive(placement=inside-style)",
     "fuzzy(form=additive)",
+    "learned_metric(kind=diagonal)",
+    "learned_metric(kind=low-rank)",
+    "learned_metric(kind=pullback)",
 )
 """Timed beside every built-in strategy that acts in the generator with its default parameters."""
 
