@@ -217,3 +217,15 @@ def test_the_command_names_what_is_no_manifold(tmp_path: Path) -> None:
         "plugin 'wrong' registers the manifold 'wrong', whose class dict is no subclass of "
         "noisegan.plugins.geometry.Manifold"
     )
+
+
+def test_the_page_is_right() -> None:
+    """Its example runs, and its table has every native manifold."""
+    page = (Path(__file__).parents[1] / "docs" / "geometry.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 1
+    exec(blocks[0], {"__name__": "page"})
+    for M in NATIVE:
+        row = next((line for line in page.splitlines() if line.startswith("| `") and f"`{M.name}`" in line), None)
+        assert row is not None, M.name
+        assert M.frame.split()[0] in row
