@@ -17,8 +17,8 @@ white noise as an image has channels, so its output can fill all dimensions of i
 
     h = act(conv([up(h), e_scale])),  ...,  N = 2 tanh(strength conv(h) / 2)
 
-bounded by 2, the width of the range of pixels. N's architecture is this framework's own; the paper's N is a narrow copy
-of its generator.
+bounded by 2, the width of the range of pixels. N's architecture is this framework's own; the authors' N is a narrow
+copy of their generator.
 """
 
 from __future__ import annotations
