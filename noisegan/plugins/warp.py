@@ -13,16 +13,18 @@ Taylor form of m at p with central differences. They are polynomials of u, so ze
 right derivatives of every order; bilinear interpolation has a kink there. They hold while |u| is at most one pixel,
 which tanh sees to. Larger displacements come from sites of lower resolution.
 
-Sums of shifted maps need no scattered writes when they are differentiated, so results on a GPU do not vary.
+Sums of shifted maps need no scattered additions when they are differentiated, whose order varies on a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, Params, StrategySpec, hookimpl
 
@@ -48,13 +50,11 @@ class WarpNoise(FeatureInjector):
         return source.normal(2, self.resolution, self.resolution)  # [N, 2, H, W]
 
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
-        size = self.resolution
         u = self.displacement(noise)  # [N, 2, H, W]
-        down, across = _weights(u[:, 0:1]), _weights(u[:, 1:2])  # 3 times [N, 1, H, W]
-        m = _extended(x.to(u.dtype))  # [N, C, H + 2, W + 2]
-        rows = [m[:, :, a : a + size] for a in range(3)]  # 3 times [N, C, H, W + 2]
-        lines = [_blend(across, [row[..., b : b + size] for b in range(3)]) for row in rows]  # 3 times [N, C, H, W]
-        return _blend(down, lines).to(x.dtype)
+        down, across = _weights(u[:, 0]), _weights(u[:, 1])  # [N, 3, H, W]
+        q = (down[:, :, None] * across[:, None]).flatten(1, 2)  # [N, 9, H, W]
+        out: Tensor = _Gather.apply(x.to(u.dtype), q)
+        return out.to(x.dtype)
 
     def displacement(self, noise: Tensor) -> Tensor:
         """u, in pixels, [N, 2, H, W], in float32 at least."""
@@ -67,21 +67,74 @@ class WarpNoise(FeatureInjector):
         return torch.tanh(self.strength * smooth)
 
 
-def _weights(u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the neighbours at -1, 0 and 1, for a displacement u."""
-    return u * (u - 1) / 2, 1 - u.square(), u * (u + 1) / 2
+def _weights(u: Tensor) -> Tensor:
+    """Of the neighbours at -1, 0 and 1, for displacements u: [N, H, W] -> [N, 3, H, W]."""
+    return torch.stack((u * (u - 1) / 2, 1 - u.square(), u * (u + 1) / 2), dim=1)
 
 
-def _blend(weights: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
-    """Sum of the products of three weights [N, 1, H, W] and three maps [N, C, H, W]."""
-    total = weights[0] * maps[0]
-    for weight, m in zip(weights[1:], maps[1:], strict=True):
-        total = torch.addcmul(total, weight, m)
-    return total
+# The sum over neighbours is linear in map and weights, and its derivatives are two more sums of the kind
+# T(g, q, m) = sum of g(p) q_j(p) m(p + j). Written out they need a third of the time and keep no map but m and g.
+
+
+class _Gather(Function):
+    """sum_j q_j(p) m(p + j): m [N, C, H, W], q [N, 9, H, W] -> [N, C, H, W]."""
+
+    @staticmethod
+    def forward(ctx: Any, m: Tensor, q: Tensor) -> Tensor:
+        ctx.save_for_backward(m, q)
+        out = torch.zeros_like(m)
+        for j, neighbour in enumerate(_neighbours(_extended(m))):
+            out.addcmul_(q[:, j : j + 1], neighbour)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g,), (m, q) = gradients, ctx.saved_tensors
+        return _Scatter.apply(g, q), _Correlate.apply(g, m)
+
+
+class _Scatter(Function):
+    """What _Gather does, transposed: sum_j q_j(p - j) g(p - j), borders gathering what their repetitions receive."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, q: Tensor) -> Tensor:
+        ctx.save_for_backward(g, q)
+        out = F.pad(torch.zeros_like(g), (1, 1, 1, 1))  # [N, C, H + 2, W + 2]
+        for j, neighbour in enumerate(_neighbours(out)):
+            neighbour.addcmul_(q[:, j : j + 1], g)
+        for dim in (2, 3):
+            out.select(dim, 1).add_(out.select(dim, 0))
+            out.select(dim, -2).add_(out.select(dim, -1))
+        return out[:, :, 1:-1, 1:-1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (v,), (g, q) = gradients, ctx.saved_tensors
+        return _Gather.apply(v, q), _Correlate.apply(g, v)
+
+
+class _Correlate(Function):
+    """sum over channels of g(p) m(p + j): g, m [N, C, H, W] -> [N, 9, H, W]."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, m: Tensor) -> Tensor:
+        ctx.save_for_backward(g, m)
+        return torch.stack([(g * neighbour).sum(dim=1) for neighbour in _neighbours(_extended(m))], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (v,), (g, m) = gradients, ctx.saved_tensors
+        return _Gather.apply(m, v), _Scatter.apply(g, v)
+
+
+def _neighbours(extended: Tensor) -> list[Tensor]:
+    """Views of a map with its borders, moved by -1, 0 and 1 on each axis: 9 times [N, C, H, W], rows first."""
+    h, w = extended.shape[2] - 2, extended.shape[3] - 2
+    return [extended[:, :, a : a + h, b : b + w] for a in range(3) for b in range(3)]
 
 
 def _extended(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, H + 2, W + 2], borders repeated; the gradient of torch's padding varies on a GPU."""
+    """[N, C, H, W] -> [N, C, H + 2, W + 2], borders repeated, of any size from one pixel."""
     x = torch.cat((x[:, :, :1], x, x[:, :, -1:]), dim=2)
     return torch.cat((x[..., :1], x, x[..., -1:]), dim=3)
 
