@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,12 @@ from torch import Tensor
 from noisegan.errors import NoiseganError
 from noisegan.plugins.geometry import spectral
 from noisegan.plugins.geometry.geomstats import import_geomstats
+from noisegan.plugins.geometry.grassmannian import Grassmannian
 from noisegan.plugins.geometry.manifold import Manifold
 from noisegan.plugins.geometry.matrices import expm, skew, skew_of, sym, symmetric_of
+from noisegan.plugins.geometry.so import SO
 from noisegan.plugins.geometry.spd import SPDAffine, SPDBures, SPDLogEuclidean
+from noisegan.plugins.geometry.stiefel import Stiefel
 
 f64 = torch.float64
 
@@ -45,11 +49,21 @@ def _spd(metric: str, n: int) -> Callable[[], Any]:
     return make
 
 
+def _space(module: str, name: str, *sizes: int) -> Callable[[], Any]:
+    return lambda: getattr(importlib.import_module(f"geomstats.geometry.{module}"), name)(*sizes)
+
+
 CASES = [
     Case(SPDAffine(3), _spd("SPDAffineMetric", 3), 3e-5),
     Case(SPDAffine(2), _spd("SPDAffineMetric", 2), 3e-5),
     Case(SPDLogEuclidean(3), _spd("SPDLogEuclideanMetric", 3), 3e-5),
     Case(SPDBures(3), _spd("SPDBuresWassersteinMetric", 3), 3e-5),
+    Case(SO(3), _space("special_orthogonal", "SpecialOrthogonal", 3), 1e-5),
+    Case(SO(4), _space("special_orthogonal", "SpecialOrthogonal", 4), 1e-5),
+    Case(Grassmannian(4, 2), _space("grassmannian", "Grassmannian", 4, 2), 1e-5),
+    Case(Grassmannian(3, 1), _space("grassmannian", "Grassmannian", 3, 1), 1e-5),
+    Case(Stiefel(4, 2), _space("stiefel", "Stiefel", 4, 2), 1e-5),
+    Case(Stiefel(4, 3), _space("stiefel", "Stiefel", 4, 3), 1e-5),
 ]
 
 each = pytest.mark.parametrize("case", CASES, ids=str)
@@ -87,6 +101,7 @@ def furthest(a: Tensor, b: Tensor) -> float:
 
 @each
 @pytest.mark.usefixtures("float64_by_default")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # geomstats' logm with numpy 2
 def test_values_are_those_of_geomstats(case: Case, numbers: torch.Generator) -> None:
     m, space = case.manifold, case.space()
     assert space.dim == m.dim
@@ -317,6 +332,75 @@ def test_coordinates_are_isometries(numbers: torch.Generator) -> None:
     xi = torch.randn(4, 10, dtype=f64, generator=numbers)
     assert furthest(symmetric_of(xi, 4).square().sum((-2, -1)), xi.square().sum(-1)) < 1e-12
     assert furthest(skew_of(xi[:, :6], 4).square().sum((-2, -1)) / 2, xi[:, :6].square().sum(-1)) < 1e-12
+
+
+@pytest.mark.parametrize("m", [Stiefel(3, 1), Stiefel(5, 2), Stiefel(5, 4), Stiefel(6, 3)], ids=lambda m: str(m.dim))
+def test_frames_are_found_again_up_to_the_injectivity_radius(m: Stiefel, numbers: torch.Generator) -> None:
+    for length in (2.0, 0.88 * math.pi):
+        xi = torch.randn(50, m.dim, dtype=f64, generator=numbers)
+        xi = length * xi / xi.norm(dim=-1, keepdim=True)
+        o = m.origin(xi)
+        v = m.from_normal(o, xi)
+        assert furthest(m.log(o, m.exp(o, v)), v) < 1e-8
+        assert furthest(m.log(o, m.exp(o, v).float()), v) < 1e-4
+
+
+def test_a_frame_ends_where_quotient_geometry_says(numbers: torch.Generator) -> None:
+    """Edelman, Arias, Smith 1998, eq. 2.42: Exp_X(V) = X M + Q N with (M; N) the first columns of exp (A -R^T; R 0)."""
+    m = Stiefel(5, 2)
+    x = points(m, 1, numbers)
+    v = tangents(m, x, numbers, 2.0)
+    p, w = x[0].numpy(), v[0].numpy()
+    a = p.T @ w
+    q, r = np.linalg.qr(w - p @ a)
+    blocks = scipy.linalg.expm(np.block([[a, -r.T], [r, np.zeros((2, 2))]]))[:, :2]
+    np.testing.assert_allclose(m.exp(x, v)[0].numpy(), p @ blocks[:2] + q @ blocks[2:], atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_opposite_ways_round_meet_at_the_injectivity_radius_of_rotations(n: int) -> None:
+    m = SO(n)
+    o = m.origin(torch.zeros((), dtype=f64))
+    v = m.from_normal(o, math.pi * torch.eye(m.dim, dtype=f64)[0])
+    assert furthest(m.exp(o, v), m.exp(o, -v)) < 1e-12
+    assert m.injectivity_radius(o) == math.pi
+    assert m.dist(o, m.exp(o, 0.99 * v)).item() == pytest.approx(0.99 * math.pi, abs=1e-12)
+    assert m.dist(o, m.exp(o, 1.01 * v)).item() == pytest.approx(0.99 * math.pi, abs=1e-12)
+
+
+def test_opposite_ways_round_meet_at_the_injectivity_radius_of_subspaces() -> None:
+    m = Grassmannian(4, 2)
+    o = m.origin(torch.zeros((), dtype=f64))
+    v = m.from_normal(o, math.pi / math.sqrt(2) * torch.eye(m.dim, dtype=f64)[0])
+    assert furthest(m.exp(o, v), m.exp(o, -v)) < 1e-12
+    assert m.injectivity_radius(o) == pytest.approx(math.pi / math.sqrt(2))
+
+
+@pytest.mark.parametrize("m", [SO(3), Stiefel(4, 2), Grassmannian(4, 2)], ids=lambda m: m.name)
+def test_any_matrix_is_projected(m: Manifold, numbers: torch.Generator) -> None:
+    u = torch.randn(20, *m.point_shape, dtype=f64, generator=numbers)
+    x = m.project(u)
+    one = torch.eye(x.shape[-1], dtype=f64).expand(20, -1, -1)
+    if isinstance(m, Grassmannian):
+        assert furthest(x @ x, x) < 1e-12
+        assert furthest(x, x.mT) < 1e-12
+        assert furthest(x.diagonal(dim1=-2, dim2=-1).sum(-1), torch.full((20,), 2.0)) < 1e-12
+    else:
+        assert furthest(x.mT @ x, one) < 1e-9
+    if isinstance(m, SO):
+        assert furthest(torch.linalg.det(x), torch.ones(20)) < 1e-9
+
+
+def test_impossible_shapes_are_refused() -> None:
+    for make, sentence in (
+        (lambda: SO(1), "manifold 'so': n=1 is not allowed; give a whole number from 2"),
+        (lambda: Grassmannian(3, 3), "manifold 'grassmannian': p=3 is not allowed; give less than n=3"),
+        (lambda: Stiefel(2, 4), "manifold 'stiefel': p=4 is not allowed; give less than n=2"),
+        (lambda: Stiefel(2, 0), "manifold 'stiefel': p=0 is not allowed; give a whole number from 1"),
+    ):
+        with pytest.raises(NoiseganError) as caught:
+            make()
+        assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.0, True, "3"])

@@ -1,0 +1,44 @@
+"""What compact manifolds of matrices share: features are kept where the logarithm at the origin is one-valued."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from noisegan.plugins.geometry.manifold import Aside, Manifold
+from noisegan.plugins.geometry.precision import widened
+
+_ROOM = 1e-4
+
+
+class Compact(Manifold):
+    """A manifold with a finite injectivity radius, the same everywhere.
+
+    Features f are normal coordinates at the origin, drawn inside `reach`: xi = f / sqrt(1 + |f|^2 / reach^2), smooth,
+    odd and the identity to second order. They come back as f = xi / sqrt(1 - |xi|^2 / reach^2).
+
+    Attributes:
+        bound: the injectivity radius.
+        reach: nine tenths of it, where log is still well conditioned.
+    """
+
+    tier = "native"
+    bound: float
+
+    @property
+    def reach(self) -> float:
+        return 0.9 * self.bound
+
+    def injectivity_radius(self, x: Tensor) -> Tensor:
+        return x.new_full((), self.bound).expand(x.shape[:-2])
+
+    @widened
+    def carry(self, features: Tensor) -> tuple[Tensor, Aside]:
+        stretch = 1 + features.square().sum(-1, keepdim=True) / self.reach**2
+        return super().carry(features * stretch.rsqrt())
+
+    @widened
+    def bring_back(self, x: Tensor, aside: Aside) -> Tensor:
+        """Points that noise took further than `reach` from the origin come back as features a hundred `reach` long."""
+        xi = super().bring_back(x, aside)
+        room = 1 - xi.square().sum(-1, keepdim=True) / self.reach**2
+        return xi * room.clamp_min(_ROOM).rsqrt()
