@@ -342,7 +342,8 @@ def test_frames_are_found_again_up_to_the_injectivity_radius(m: Stiefel, numbers
         o = m.origin(xi)
         v = m.from_normal(o, xi)
         assert furthest(m.log(o, m.exp(o, v)), v) < 1e-8
-        assert furthest(m.log(o, m.exp(o, v).float()), v) < 1e-4
+        o, y = o.float(), m.exp(o, v).float()
+        assert furthest(m.log(o, y), v) < 1e-4
 
 
 def test_a_frame_ends_where_quotient_geometry_says(numbers: torch.Generator) -> None:
@@ -364,8 +365,8 @@ def test_opposite_ways_round_meet_at_the_injectivity_radius_of_rotations(n: int)
     v = m.from_normal(o, math.pi * torch.eye(m.dim, dtype=f64)[0])
     assert furthest(m.exp(o, v), m.exp(o, -v)) < 1e-12
     assert m.injectivity_radius(o) == math.pi
-    assert m.dist(o, m.exp(o, 0.99 * v)).item() == pytest.approx(0.99 * math.pi, abs=1e-12)
-    assert m.dist(o, m.exp(o, 1.01 * v)).item() == pytest.approx(0.99 * math.pi, abs=1e-12)
+    assert m.dist(o, m.exp(o, 0.99 * v)).item() == pytest.approx(0.99 * math.pi, abs=1e-10)
+    assert m.dist(o, m.exp(o, 1.01 * v)).item() == pytest.approx(0.99 * math.pi, abs=1e-10)
 
 
 def test_opposite_ways_round_meet_at_the_injectivity_radius_of_subspaces() -> None:

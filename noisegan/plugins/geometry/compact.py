@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from noisegan.plugins.geometry.manifold import Aside, Manifold
+from noisegan.plugins.geometry.manifold import Aside
+from noisegan.plugins.geometry.matrices import MatrixManifold
 from noisegan.plugins.geometry.precision import widened
 
 _ROOM = 1e-4
 
 
-class Compact(Manifold):
+class Compact(MatrixManifold):
     """A manifold with a finite injectivity radius, the same everywhere.
 
     Features f are normal coordinates at the origin, drawn inside `reach`: xi = f / sqrt(1 + |f|^2 / reach^2), smooth,
@@ -21,7 +22,6 @@ class Compact(Manifold):
         reach: nine tenths of it, where log is still well conditioned.
     """
 
-    tier = "native"
     bound: float
 
     @property

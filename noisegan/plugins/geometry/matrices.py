@@ -10,7 +10,11 @@ import math
 import torch
 from torch import Tensor
 
+from noisegan.plugins.geometry.manifold import Manifold
+from noisegan.plugins.geometry.precision import widened
+
 _SQUARINGS = 4
+_SAME = 64
 _DEGREE = {torch.float32: 8, torch.float64: 16}
 
 
@@ -94,3 +98,17 @@ def coordinates_of_skew(a: Tensor) -> Tensor:
     n = a.shape[-1]
     rows, columns = torch.triu_indices(n, n, 1, device=a.device)
     return (a[..., rows, columns] - a[..., columns, rows]) / 2
+
+
+class MatrixManifold(Manifold):
+    """A manifold whose points are matrices, the last two axes of a tensor."""
+
+    tier = "native"
+
+    @widened
+    def dist(self, x: Tensor, y: Tensor) -> Tensor:
+        """Geodesic distance, [...]. Products of matrices leave rounding errors also where y = x: distances below 64
+        of them are zero, with gradient zero, as the direction of such a gradient would be arbitrary."""
+        q = self.squared_dist(x, y)
+        apart = q > (_SAME * torch.finfo(q.dtype).eps) ** 2
+        return apart * q.where(apart, q.new_ones(())).sqrt()

@@ -7,13 +7,16 @@ from typing import Any
 
 from noisegan.api import hookimpl
 from noisegan.plugins.geometry.euclidean import Euclidean
+from noisegan.plugins.geometry.grassmannian import Grassmannian
 from noisegan.plugins.geometry.hyperboloid import Hyperboloid
 from noisegan.plugins.geometry.manifold import Manifold
 from noisegan.plugins.geometry.names import remember
 from noisegan.plugins.geometry.poincare_ball import PoincareBall
 from noisegan.plugins.geometry.product import Product
+from noisegan.plugins.geometry.so import SO
 from noisegan.plugins.geometry.spd import SPDAffine, SPDBures, SPDLogEuclidean
 from noisegan.plugins.geometry.sphere import Sphere
+from noisegan.plugins.geometry.stiefel import Stiefel
 from noisegan.plugins.geometry.torus import Torus
 
 NATIVE: tuple[type[Manifold], ...] = (
@@ -25,6 +28,9 @@ NATIVE: tuple[type[Manifold], ...] = (
     SPDAffine,
     SPDLogEuclidean,
     SPDBures,
+    SO,
+    Grassmannian,
+    Stiefel,
     Product,
 )
 """In the order of lists; known by name from the import of `noisegan.plugins.geometry` on."""

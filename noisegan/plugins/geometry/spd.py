@@ -16,16 +16,23 @@ from torch import Tensor
 
 from noisegan.plugins.geometry import spectral
 from noisegan.plugins.geometry.functions import tanhc_sqrt
-from noisegan.plugins.geometry.manifold import Aside, Manifold
-from noisegan.plugins.geometry.matrices import coordinates_of_symmetric, expm, eye, frobenius, sym, symmetric_of
+from noisegan.plugins.geometry.manifold import Aside
+from noisegan.plugins.geometry.matrices import (
+    MatrixManifold,
+    coordinates_of_symmetric,
+    expm,
+    eye,
+    frobenius,
+    sym,
+    symmetric_of,
+)
 from noisegan.plugins.geometry.precision import widened
 from noisegan.plugins.geometry.vector import positive
 
 
-class _SPD(Manifold):
+class _SPD(MatrixManifold):
     """Positive definite matrices [n, n] without a metric."""
 
-    tier = "native"
     sizes = "n: symmetric positive definite n x n matrices"
     at_zero = "smooth"
 

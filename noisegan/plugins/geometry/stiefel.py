@@ -153,7 +153,8 @@ class Stiefel(Compact):
         both = one[:, : self.p] + x  # O + X
         lower = x[..., self.p :, :]
         correction = torch.linalg.solve(both[..., : self.p, :].mT, lower.mT)  # (I + X_1^T)^-1 X_2^T
-        return one[:, self.p :] - both @ correction
+        others: Tensor = one[:, self.p :] - both @ correction
+        return others
 
 
 def _generator(x: Tensor, v: Tensor) -> Tensor:
