@@ -132,6 +132,21 @@ class Injector(nn.Module, ABC):
     def set_progress(self, fraction: float) -> None:
         """Called before each training step with the share of training done, 0 to 1."""
 
+    def regularise(self, noise: Tensor) -> Tensor | None:
+        """In inversion, where the noise of the generator is optimised: a penalty that is small where noise is as drawn
+        and grows as an image is written into it. noise [N, ...] as drawn -> [N], or None (default): noisegan's rule.
+
+        That rule suits noise that is exactly the numbers asked of the source: maps in the last two dimensions, each
+        channel a map of its own, or numbers without neighbours. It is Karras et al. 2020, appendix D; without a penalty
+        of its own, noise that `draw` computes from its source's numbers is not optimised.
+        """
+        return None
+
+    def renormalise(self, noise: Tensor) -> Tensor | None:
+        """In inversion, after each step: optimised noise [N, ...] back where draws lie, or None (default): zero mean
+        and unit variance of each map, or of a sample's numbers."""
+        return None
+
 
 class FeatureInjector(Injector):
     """Puts noise into the feature map of one site. Its parameters train with the generator."""

@@ -64,28 +64,33 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
     return seeds
 
 
-def network_options(function: F) -> F:
+def network_options(*, network_required: bool = True) -> Callable[[F], F]:
     """What every command that renders a trained generator takes."""
-    for option in reversed(
-        (
-            click.option("--network", required=True, type=click.Path(path_type=Path), help="run folder or snapshot"),
-            click.option("--trunc", default=1.0, show_default=True, help="truncation psi"),
-            click.option("--class", "class_index", type=int, help="class of a conditional network"),
-            click.option(
-                "--noise-mode",
-                type=click.Choice(NOISE_MODES),
-                default="frozen",
-                show_default=True,
-                help="frozen: an image's noise depends on its seed; fresh: new noise; off: none",
-            ),
-            click.option("--noise-seed", type=click.IntRange(min=0), help="default: 0 if frozen, random if fresh"),
-            click.option("--outdir", required=True, type=click.Path(path_type=Path), help="folder for the images"),
-            click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto"),
-            plugin_option,
-        )
-    ):
-        function = option(function)
-    return function
+    options = (
+        click.option(
+            "--network", required=network_required, type=click.Path(path_type=Path), help="run folder or snapshot"
+        ),
+        click.option("--trunc", default=1.0, show_default=True, help="truncation psi"),
+        click.option("--class", "class_index", type=int, help="class of a conditional network"),
+        click.option(
+            "--noise-mode",
+            type=click.Choice(NOISE_MODES),
+            default="frozen",
+            show_default=True,
+            help="frozen: an image's noise depends on its seed; fresh: new noise; off: none",
+        ),
+        click.option("--noise-seed", type=click.IntRange(min=0), help="default: 0 if frozen, random if fresh"),
+        click.option("--outdir", required=True, type=click.Path(path_type=Path), help="folder for the images"),
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto"),
+        plugin_option,
+    )
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def resolve_noise_seed(mode: str, seed: int | None) -> int | None:

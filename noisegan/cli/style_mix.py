@@ -15,7 +15,7 @@ from noisegan.files import write_json
 
 
 @click.command("style-mix")
-@network_options
+@network_options()
 @click.option("--rows", required=True, help="seeds of the rows, such as 0-3")
 @click.option("--cols", required=True, help="seeds of the columns")
 @click.option("--styles", "layers", default="0-2", show_default=True, help="styles taken from the column, such as 0-2")

