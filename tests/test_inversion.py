@@ -31,6 +31,7 @@ from noisegan.inversion.projector import (
 )
 from noisegan.inversion.regulariser import autocorrelation, is_map, renormalised
 from noisegan.inversion.spaces import Latents, w_statistics
+from noisegan.manager import Plugins
 
 CPU = torch.device("cpu")
 MSE = {"loss": "mse"}
@@ -259,11 +260,25 @@ class PerChannel(LatentInjector):
         return w + self.to_w(noise)
 
 
+@pytest.mark.parametrize("name", [name for name, _ in Plugins(entry_points=False).strategies.items()])
+def test_every_built_in_strategy_is_inverted(name: str, plugins: Plugins) -> None:
+    """With parameters off their start, so that noise that starts at no strength has some."""
+    G = network(name, plugins=plugins)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in G.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    infos = [info for info in describe_noise(G) if name != "dropout"]  # its masks are drawn, not numbers
+    assert all(info.kind == "normal" and info.optimised for info in infos)
+    (found,) = invert(G, samples(G, 1)[0], ProjectorOptions(steps=10, **MSE))
+    assert found.losses["mse"][-1] < found.losses["mse"][0]
+    frozen = frozen_noise(G, [found.id], mode="optimised", seed=0)
+    assert all(not torch.equal(found.noise[info.key], frozen[info.key][0]) for info in infos)
+
+
 @pytest.mark.parametrize(
     "noise",
     [
         "none",
-        "fuzzy",
         "additive(per_channel=true, strength=0.1) + fuzzy",
         "additive(strength=0.2, placement=pre-conv)",
         drawing(lambda source, site: source.normal(site.channels, 1, 1)),

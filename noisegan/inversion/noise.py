@@ -63,7 +63,8 @@ def describe_noise(G: Generator) -> list[NoiseInfo]:
             source = _Listener(Streams(0)[f"noise/{stream}"].source(ids=[_PROBE_ID], device=device))
             with torch.no_grad():
                 drawn[key] = injector.draw(source)
-            infos.append((key, injector, source.kind_of(drawn[key])))
+            if drawn[key].numel():
+                infos.append((key, injector, source.kind_of(drawn[key])))
     matters = _influential(G, drawn)
     return [NoiseInfo(key, injector, kind, key in matters) for key, injector, kind in infos]
 
