@@ -35,6 +35,7 @@ BUILT_IN = (
     "noisegan.plugins.fuzzy",
     "noisegan.plugins.filtering",
     "noisegan.plugins.geodesic",
+    "noisegan.plugins.normal_coordinates",
     "noisegan.plugins.instance",
     "noisegan.plugins.roth",
     "noisegan.plugins.geometry.natives",

@@ -87,7 +87,6 @@ class GeodesicNoise(FeatureInjector):
         self.resolution, self.sigma_of, self.radius = site.resolution, p.sigma, p.radius
         self.points = points_of(p.manifold, p.group, site.channels)
         space = self.points.manifold
-        self.flat = space is None or space.name == "euclidean"
         self.unit = math.sqrt(space.dim) if space is not None and p.scale == "dim" else 1.0
         one_map = p.noise == "shared" or (p.noise == "auto" and space is not None and space.name == "euclidean")
         self.num_normals = 1 if one_map else self.points.num_normals
@@ -115,17 +114,17 @@ class GeodesicNoise(FeatureInjector):
         return self.strength * self.resolution * semantic_map(x, self.scale, self.shift, self.alpha)  # [N, 1, H, W]
 
     def added(self, noise: Tensor) -> Sequence[tuple[Tensor, Tensor]] | None:
-        return [(noise, self.strength)] if self.flat and self.sigma_of != "from-features" else None
+        return [(noise, self.strength)] if self.points.flat and self.sigma_of != "from-features" else None
 
     def _exp(self, x: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        if self.flat:
+        if self.points.flat:
             return x + sigma * noise
         if self.sigma_of == "per-channel":
             noise, sigma = sigma * noise, sigma.new_ones(())
         f, rest = self.points.split(x)  # [N, G, d, H, W], [N, rest, H, W]
         e, e_rest = self.points.split_noise(noise)  # [N, G, q, H, W], [N, rest, H, W]
         each = sigma.unsqueeze(1) if sigma.dim() == 4 else sigma  # [N, 1, 1, H, W], [H, W] or []
-        moved = exp_features(self.points, f, e, each, unit=self.unit, radius=self.radius, framed=False)
+        moved = exp_features(self.points, f, e, each, unit=self.unit, radius=self.radius)
         return self.points.join(moved, rest + sigma * e_rest)
 
 

@@ -36,23 +36,33 @@ _LEAST_RADIUS = 1e-6
 class Points:
     """What becomes of the channels of a site: `groups` points of a manifold, then `rest` channels without a point.
 
-    Without a manifold, where a site has fewer channels than a point needs, all are left over.
+    Without a manifold, where a site has fewer channels than a point needs, all are left over. `framed`: noise is given
+    by its coordinates in the frame of `from_normal`; else by normals for `tangent_noise`.
     """
 
     manifold: Manifold | None
     groups: int
     rest: int
+    framed: bool
     injectivity_radius: float = math.inf
     """At the manifold's origin."""
 
     @property
-    def num_normals(self) -> int:
-        """Normals for all points and for the channels left over."""
-        return self._normals + self.rest
+    def flat(self) -> bool:
+        """Noise is plain additive noise."""
+        return self.manifold is None or self.manifold.name == "euclidean"
 
     @property
-    def _normals(self) -> int:
-        return self.groups * self.manifold.num_normals if self.manifold else 0
+    def normals(self) -> int:
+        """Normals of one point."""
+        if self.manifold is None:
+            return 0
+        return self.manifold.dim if self.framed else self.manifold.num_normals
+
+    @property
+    def num_normals(self) -> int:
+        """Normals of all points and of the channels left over."""
+        return self.groups * self.normals + self.rest
 
     @property
     def reach(self) -> float:
@@ -81,7 +91,8 @@ class Points:
         all, [N, 1, H, W], to [N, 1, 1, H, W] and itself."""
         if e.shape[1] != self.num_normals:
             return e.unsqueeze(1), e
-        return e[:, : self._normals].unflatten(1, (self.groups, -1)), e[:, self._normals :]
+        count = self.groups * self.normals
+        return e[:, :count].unflatten(1, (self.groups, -1)), e[:, count:]
 
     def join(self, f: Tensor, rest: Tensor) -> Tensor:
         """The inverse of `split`."""
@@ -89,7 +100,7 @@ class Points:
         return torch.cat((f, rest), dim=1) if self.rest else f
 
 
-def points_of(expression: str, group: int | None, channels: int) -> Points:
+def points_of(expression: str, group: int | None, channels: int, *, framed: bool = False) -> Points:
     """Cut the channels of a site into points.
 
     Args:
@@ -97,6 +108,7 @@ def points_of(expression: str, group: int | None, channels: int) -> Points:
         group: channels per point; None: what the given size needs, else all channels where the dimension is free, and
             the smallest matrices of three features or more where it is not.
         channels: of the site.
+        framed: see `Points`.
 
     Raises:
         NoiseganError: for an unknown manifold, a bad size, or a group that does not make a point of it.
@@ -104,10 +116,10 @@ def points_of(expression: str, group: int | None, channels: int) -> Points:
     sized = any(mark in expression for mark in ("(", "^", "?"))
     space = _fixed(expression, group) if sized else _sized(expression, group, channels)
     if space is None or space.num_features > channels:
-        return Points(None, 0, channels)
+        return Points(None, 0, channels, framed)
     origin = space.origin(torch.zeros(space.num_features, dtype=torch.float64))
     groups, rest = divmod(channels, space.num_features)
-    return Points(space, groups, rest, float(space.injectivity_radius(origin)))
+    return Points(space, groups, rest, framed, float(space.injectivity_radius(origin)))
 
 
 def check_points(expression: str, group: int | None) -> None:
@@ -161,7 +173,7 @@ def _try(name: str, size: str, value: int) -> Manifold | None:
         return None
 
 
-def move(points: Points, f: Tensor, e: Tensor, *, unit: float, radius: float, framed: bool) -> Tensor:
+def move(points: Points, f: Tensor, e: Tensor, *, unit: float, radius: float) -> Tensor:
     """Exp_x(v) of every point, as features.
 
     Args:
@@ -171,7 +183,6 @@ def move(points: Points, f: Tensor, e: Tensor, *, unit: float, radius: float, fr
         unit: u, in which both are measured.
         radius: |v| is held below this share of the injectivity radius, or of half the reach where that is less, by
             v <- v tanh(|v| / rho) rho / |v|.
-        framed: e are coordinates in the frame of `from_normal`, q = dim; else normals for `tangent_noise`.
 
     Returns:
         [N, G, d, H, W].
@@ -183,10 +194,9 @@ def move(points: Points, f: Tensor, e: Tensor, *, unit: float, radius: float, fr
     c = (1 + distance**4) ** (-1 / 8)  # [N, G, H, W, 1]
     x, aside = space.carry(c * f)  # [N, G, H, W, *point_shape]
     rho = (radius * space.injectivity_radius(x).clamp_max(points.reach / 2)).clamp_min(_LEAST_RADIUS)
-    q = space.dim if framed else space.num_normals
     e = (e / unit).expand(f.shape[0], points.groups, -1, -1, -1).movedim(2, -1)  # [N, G, H, W, q or 1]
-    e = e.expand(*e.shape[:-1], q)
-    if framed or type(space).tangent_noise is Manifold.tangent_noise:  # an isometry: |v| = |e|
+    e = e.expand(*e.shape[:-1], points.normals)
+    if points.framed or type(space).tangent_noise is Manifold.tangent_noise:  # an isometry: |v| = |e|
         y = space.exp_normal(x, e * tanhc_sqrt(e.square().sum(-1) / rho.square()).unsqueeze(-1))
     else:
         v = space.tangent_noise(x, e)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from noisegan.plugins.geometry.functions import asinhc_sqrt, cos_sqrt, cosh_sqrt, sinc_sqrt, sinhc_sqrt, tanhc_sqrt
 from noisegan.plugins.geometry.hyperboloid import Hyperboloid
-from noisegan.plugins.geometry.manifold import Manifold
 from noisegan.plugins.geometry.poincare_ball import PoincareBall
 from noisegan.plugins.geometry.points import Points, move
 from noisegan.plugins.geometry.sphere import Sphere
@@ -33,9 +32,7 @@ Coefficients = Callable[[Tensor, Tensor, Tensor, float, float], tuple[Tensor, Te
 as `noisegan.plugins.geometry.points.move` does it."""
 
 
-def exp_features(
-    points: Points, f: Tensor, e: Tensor, sigma: Tensor, *, unit: float, radius: float, framed: bool
-) -> Tensor:
+def exp_features(points: Points, f: Tensor, e: Tensor, sigma: Tensor, *, unit: float, radius: float) -> Tensor:
     """Exp_x(T_x(sigma e)) of every point, as features, with T_x the manifold's `tangent_noise` or `from_normal`.
 
     Args:
@@ -43,25 +40,24 @@ def exp_features(
         f: features, [N, G, d, H, W].
         e: normals, [N, G, q, H, W], or one map for all, [N, 1, 1, H, W].
         sigma: their strength; broadcasts to [N, G, 1, H, W].
-        unit, radius, framed: as in `move`.
+        unit, radius: as in `move`.
 
     Returns:
         [N, G, d, H, W].
     """
-    space = points.manifold
-    assert space is not None
-    form = closed_form(space, framed)
+    form = closed_form(points)
     if form is None:
-        return move(points, f, sigma * e, unit=unit, radius=radius, framed=framed)
+        return move(points, f, sigma * e, unit=unit, radius=radius)
     k = sigma / unit
     ff, fe, ee = moments(f, e)
     a, b = form(ff / unit**2, fe * k / unit, ee * k * k, radius * points.most, points.far)
     return combine(a, f, b * sigma, e)
 
 
-def closed_form(space: Manifold, framed: bool) -> Coefficients | None:
+def closed_form(points: Points) -> Coefficients | None:
     """The closed form of this very class of manifold, if it has one. A sphere's frame has directions of its own."""
-    if type(space) is Sphere and not framed:
+    space = points.manifold
+    if type(space) is Sphere and not points.framed:
         return sphere
     if type(space) is PoincareBall:
         return partial(hyperbolic, curvature=space.curvature)
