@@ -18,7 +18,7 @@ from noisegan.core.rng import Streams
 from noisegan.plugins.geometry import manifold
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402 - after the choice of what draws
+import matplotlib.pyplot as plt
 
 SIGMA = 0.25
 COUNT = 400
@@ -47,13 +47,13 @@ sphere = manifold("sphere", dim=2)
 axes = figure.add_subplot(1, 4, 2, projection="3d", title="Sphere: noise turns a direction")
 u, v = np.mgrid[0 : 2 * np.pi : 40j, 0 : np.pi : 20j]
 axes.plot_surface(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), alpha=0.08, color="grey")
-for m, colour in zip(torch.tensor([[1.0, -0.6, 0.2], [0.3, -1.0, 0.9], [0.5, 0.5, 1.0]]), COLOURS, strict=True):
+for m, colour in zip(torch.tensor([[1.0, -0.9, -0.5], [0.3, -1.0, 0.9], [0.9, 0.5, 0.7]]), COLOURS, strict=True):
     m = sphere.project(m)
     axes.scatter(*around(sphere, m, SIGMA * e[:, :2]).T, s=3, color=colour, alpha=0.5)
     for k in (1, 2, 3):
         axes.plot(*around(sphere, m, k * SIGMA * circle).T, lw=0.8, color=colour)
 axes.view_init(elev=25, azim=-40)
-axes.set_box_aspect((1, 1, 1))
+axes.set_box_aspect((1, 1, 1), zoom=1.5)
 axes.set_axis_off()
 
 # %% The Poincare ball: the same length is ever shorter in the picture, and nothing leaves the ball

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -104,6 +105,21 @@ def ball(m: Array, e: Array, radius: float = 0.99) -> Array:
     return np.asarray(2 * np.arctanh(np.linalg.norm(y)) * y / np.linalg.norm(y) * unit / c)
 
 
+def symmetric(xi: Array) -> Array:
+    """Diagonal first, then what stands beside it, over sqrt 2: |xi| is the Frobenius norm."""
+    return np.array([[xi[0], xi[2] / 2**0.5], [xi[2] / 2**0.5, xi[1]]])
+
+
+def spd(m: Array, e: Array) -> Array:
+    """Affine-invariant metric, Pennec et al. 2006, with the Cholesky factor as the frame."""
+    m, xi = m / 3**0.5, e / 3**0.5
+    c = drawn_in(m, 4)
+    factor = np.linalg.cholesky(scipy.linalg.expm(symmetric(c * m)))
+    moved = factor @ scipy.linalg.expm(symmetric(held(xi, float(np.linalg.norm(xi)), 0.99 * 4))) @ factor.T
+    back = scipy.linalg.logm(moved).real
+    return np.asarray(np.array([back[0, 0], back[1, 1], 2**0.5 * back[0, 1]]) * 3**0.5 / c)
+
+
 def sigma_of(module: FeatureInjector, x: Array) -> Array:
     """Strength, written out: broadcasts with [N, C, H, W]."""
     p = {name: value.detach().numpy() for name, value in module.named_parameters()}
@@ -122,6 +138,8 @@ SPACES: dict[str, tuple[Callable[[Array, Array], Array], int]] = {
     "'sphere(dim=1)'": (sphere, 2),
     "poincare_ball": (ball, 7),
     "'poincare_ball(dim=3)'": (ball, 3),
+    "spd_affine": (spd, 3),
+    "'spd_affine(n=2)'": (spd, 3),
     "euclidean": (lambda m, e: m + e, 7),
 }
 
@@ -429,6 +447,10 @@ def test_sigma_per_channel_has_one_number_for_every_normal(plugins: Plugins) -> 
         ("geodesic(manifold=torus, group=3)", "group=3 channels make no point of 'torus', which takes 2, 4, 6, ..."),
         ("geodesic(manifold='sphere(dim=2)', group=4)", "makes a point of 3 channels, not of group=4"),
         ("geodesic(group=1)", "group=1 channels make no point of 'sphere', which takes 2, 3, 4, ... channels"),
+        (
+            "geodesic(manifold=spd_affine, group=4)",
+            "group=4 channels make no point of 'spd_affine', which takes 3, 6, 10, ...",
+        ),
         ("geodesic(group=0)", "group=0: Input should be greater than or equal to 1"),
         ("geodesic(radius=0)", "radius=0: Input should be greater than 0"),
         ("geodesic(radius=1.5)", "radius=1.5: Input should be less than or equal to 1"),
