@@ -80,3 +80,61 @@ def test_coordinates_may_lie_along_any_axis(spec: str) -> None:
             if value.dim() == 4:
                 value = value.movedim(-1, 1)
             torch.testing.assert_close(found, value, rtol=1e-10, atol=1e-12)
+
+
+def test_a_sphere_wraps_around() -> None:
+    M = Sphere(3)
+    x = M.project(normal(5, 4))
+    along = M.to_tangent(x, normal(5, 4, seed=1))
+    along = along / along.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(M.exp(x, torch.pi * along), -x)
+    torch.testing.assert_close(M.exp(x, 6 * torch.pi * along), x)
+    torch.testing.assert_close(M.dist(x, -x), x.new_full((5,), torch.pi), rtol=0, atol=1e-5)
+    antipode = (-x).requires_grad_()
+    back = M.log(x, antipode)
+    (gradient,) = torch.autograd.grad(back.sum() + M.dist(x, antipode).sum(), antipode)
+    assert bool(back.isfinite().all() and gradient.isfinite().all())
+
+
+def test_the_ball_and_the_hyperboloid_are_one_space() -> None:
+    """Features are normal coordinates at the origin of either, so that distances and noise are the same."""
+    ball, sheet = manifold("poincare_ball", dim=3), manifold("hyperboloid", dim=3)
+    (x, _), (p, _) = (M.carry(normal(6, 3)) for M in (ball, sheet))
+    (y, _), (q, _) = (M.carry(normal(6, 3, seed=1)) for M in (ball, sheet))
+    torch.testing.assert_close(ball.dist(x, y), sheet.dist(p, q))
+    torch.testing.assert_close(2 * x / (1 - x.square().sum(-1, keepdim=True)), p[:, 1:])
+
+
+def test_curvature_is_a_unit_of_length() -> None:
+    tight, unit = manifold("poincare_ball", dim=3, curvature=-4), manifold("poincare_ball", dim=3)
+    (x, _), (p, _) = tight.carry(normal(6, 3)), unit.carry(2 * normal(6, 3))
+    (y, _), (q, _) = tight.carry(normal(6, 3, seed=1)), unit.carry(2 * normal(6, 3, seed=1))
+    torch.testing.assert_close(2 * tight.dist(x, y), unit.dist(p, q))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_breaks_beyond_the_rim_of_the_ball(dtype: torch.dtype) -> None:
+    """At radius 40 rounding has lost the rim, and still values and gradients are finite."""
+    M = manifold("poincare_ball", dim=3)
+    f = (40 * unit_vectors(50)).to(dtype).requires_grad_()
+    x, aside = M.carry(f)
+    found = M.bring_back(M.exp(x, M.tangent_noise(x, normal(50, 3, seed=1).to(dtype))), aside)
+    (gradient,) = torch.autograd.grad(found.sum(), f)
+    assert bool(found.isfinite().all() and gradient.isfinite().all())
+    assert bool((x.square().sum(-1) < 1).all())
+
+
+def test_the_hyperboloid_is_exact_far_out_in_float32() -> None:
+    """Features come back at any radius below 40, and noise in normal coordinates is exact there."""
+    M = manifold("hyperboloid", dim=3)
+    for radius in (1, 6, 12, 17, 40):
+        f = (radius * unit_vectors(100)).float()
+        torch.testing.assert_close(M.bring_back(*M.carry(f)), f, rtol=1e-6, atol=1e-6)
+    f, xi = 17 * unit_vectors(100), normal(100, 3, seed=1)
+    wide, narrow = (M.bring_back(M.exp_normal(M.carry(f.to(d))[0], xi.to(d)), None) for d in (f.dtype, torch.float32))
+    torch.testing.assert_close(narrow.double(), wide, rtol=1e-5, atol=1e-4)
+
+
+def unit_vectors(count: int) -> Tensor:
+    u = normal(count, 3)
+    return u / u.norm(dim=-1, keepdim=True)

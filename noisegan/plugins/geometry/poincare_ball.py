@@ -65,7 +65,7 @@ class PoincareBall(VectorManifold):
         f = tanhc_sqrt(k * square / a.square()) / a
         m, n = k * f * self.dot(x, v), k * f.square() * square
         below = 1 + 2 * m + n * (1 - a)
-        return self._inside((1 + 2 * m + n) / below * x + a * f / below * v)
+        return self._inside(torch.addcmul((1 + 2 * m + n) / below * x, a * f / below, v))
 
     @widened
     def log(self, x: Tensor, y: Tensor) -> Tensor:

@@ -45,11 +45,11 @@ class Sphere(VectorManifold):
     @widened
     def project(self, u: Tensor) -> Tensor:
         """u / |u|; zero stays zero, with finite gradient."""
-        return u / smooth_norm(self.dot(u, u), _ZERO)
+        return u * smooth_norm(self.dot(u, u), _ZERO).reciprocal()
 
     @widened
     def to_tangent(self, x: Tensor, u: Tensor) -> Tensor:
-        return u - self.dot(x, u) * x
+        return torch.addcmul(u, self.dot(x, u), x, value=-1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return self.drop(self.dot(u, v))
@@ -60,7 +60,7 @@ class Sphere(VectorManifold):
         p = self.dot(x, v)
         c = self.dot(v, v) - p * p
         s = sinc_sqrt(c)
-        return (cos_sqrt(c) - s * p) * x + s * v
+        return torch.addcmul((cos_sqrt(c) - s * p) * x, s, v)
 
     @widened
     def log(self, x: Tensor, y: Tensor) -> Tensor:
@@ -101,13 +101,13 @@ class Sphere(VectorManifold):
     @widened
     def tangent_noise(self, x: Tensor, e: Tensor) -> Tensor:
         """Normals of the surrounding space, projected: no frame, no singular point."""
-        return e - self.dot(x, e) * x
+        return torch.addcmul(e, self.dot(x, e), x, value=-1)
 
     @widened
     def carry(self, features: Tensor) -> tuple[Tensor, Aside]:
         """Direction and norm. Of features shorter than 1e-3 the point is inside the sphere: both are smooth at zero."""
         norm = smooth_norm(self.dot(features, features), FEATURE_CORE)
-        return features / norm, norm
+        return features * norm.reciprocal(), norm
 
     @widened
     def bring_back(self, x: Tensor, aside: Aside) -> Tensor:

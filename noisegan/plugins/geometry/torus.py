@@ -48,7 +48,7 @@ class Torus(Manifold):
 
     @widened
     def project(self, u: Tensor) -> Tensor:
-        return u / self._norm(u, 1e-6)
+        return u * self._norm(u, 1e-6).reciprocal()
 
     @widened
     def to_tangent(self, x: Tensor, u: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Torus(Manifold):
         """Directions of the pairs, and their norms; pairs shorter than 1e-3 lie inside the circle, smooth at zero."""
         pairs = features.unflatten(self.axis, (self.dim, 2))
         norm = self._norm(pairs, FEATURE_CORE)
-        return pairs / norm, norm
+        return pairs * norm.reciprocal(), norm
 
     @widened
     def bring_back(self, x: Tensor, aside: Aside) -> Tensor:
