@@ -105,7 +105,9 @@ def _in_the_generator(snapshot: noisegan.facade.Snapshot, strategy: Strategy) ->
 
 def _at_the_discriminator(snapshot: noisegan.facade.Snapshot, strategy: Strategy) -> plt.Figure:
     image_injectors, penalties = run_injectors((strategy,), snapshot.facts["networks"]["G"], SEED)
-    real = to_float(open_dataset(snapshot.facts["config"]["data"], resolution=32, resize="pad").images(torch.tensor([7])))
+    real = to_float(
+        open_dataset(snapshot.facts["config"]["data"], resolution=32, resize="pad").images(torch.tensor([7]))
+    )
     z = Streams(SEED)["picture/z"].source(ids=[0]).normal(snapshot.G_ema.z_dim)
     fake = snapshot.G_ema(z, noise="frozen").detach()
     figure, axes = plt.subplots(2, 3, figsize=(6, 4.3), layout="constrained")
