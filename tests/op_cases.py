@@ -49,7 +49,8 @@ _SHAPES = ((2, 3, 5, 7), (2, 8, 4, 6), (1, 5, 3, 4), (2, 12, 3, 3), (3, 6), (2, 
 _LAYOUTS = (torch.contiguous_format, torch.channels_last)
 _SQRT2 = math.sqrt(2)
 _IDS = (3, 2**40 + 1, 0)
-_ADDRESS = (123, 0x89ABCDEF, 7, 2)
+_STEP = 2**32 - 7
+_ADDRESS = (123, 0x89ABCDEF, 2)
 
 
 def _random(*shape: int, seed: int, dtype: torch.dtype = torch.float32, layout: torch.memory_format) -> Tensor:
@@ -70,7 +71,7 @@ def _sides(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, dict[str, An
     def random(seed: int, *size: int) -> Tensor:
         return torch.randn(size, generator=torch.Generator().manual_seed(seed)).to(side)
 
-    ids = {"ids": torch.tensor(_IDS[:n]), "address": _ADDRESS}
+    ids = {"ids": torch.tensor(_IDS[:n]), "step": torch.tensor(_STEP), "address": _ADDRESS}
     full, image, constant = (_ones(shape, **s) for s in ({"n": n, "c": c, "p": 1}, {"n": n, "p": 1}, {"p": 1}))
     scale, bias = random(1, n, c), random(2, c)
     return {
@@ -93,7 +94,7 @@ def _bias_act(dtype: torch.dtype, shape: tuple[int, ...], layout: torch.memory_f
     x = _random(*shape, seed=0, dtype=dtype, layout=layout)
     if side == "noise everywhere" and len(shape) == 4:
         given["noise"] = given["noise"].contiguous(memory_format=layout)
-    operands = [given.get(name) for name in ("scale", "bias", "noise", "ids")]
+    operands = [given.get(name) for name in ("scale", "bias", "noise", "ids", "step")]
     activation = (1.0, 1.0, math.inf) if side == "noise everywhere" else (0.2, _SQRT2, _clamp(dtype))
     return (x, *operands, given.get("address", ()), given.get("strength"), *activation)
 
@@ -103,10 +104,10 @@ def _bias_act_grad(
 ) -> tuple[Any, ...]:
     forward = _bias_act(dtype, shape, layout, side)
     g = _random(*shape, seed=5, dtype=dtype, layout=layout)
-    x, scale, _, noise, ids, address, _, *activation = forward
+    x, scale, _, noise, ids, step, address, _, *activation = forward
     y = None if side == "noise everywhere" else reference.bias_act(*forward)
     sum_hx = "scale" in _sides(shape, dtype)[side]
-    return (g, y, x if sum_hx else None, scale, noise, ids, address, side != "alone", *activation)
+    return (g, y, x if sum_hx else None, scale, noise, ids, step, address, side != "alone", *activation)
 
 
 def _channel_sum(dtype: torch.dtype, shape: tuple[int, ...], layout: torch.memory_format, side: str) -> tuple[Any, ...]:
@@ -174,7 +175,7 @@ def _filters() -> list[Case]:
 
 def _streams() -> list[Case]:
     def arguments(count: int, kind: int) -> tuple[Any, ...]:
-        return (torch.tensor(_IDS), _ADDRESS, count, kind)
+        return (torch.tensor(_IDS), torch.tensor(_STEP), _ADDRESS, count, kind)
 
     return [
         Case("philox", f"{count} of kind {kind}, drawn", lambda _, count=count, kind=kind: arguments(count, kind))

@@ -99,7 +99,7 @@ def test_a_wrong_kernel_is_noticed(emulator: Emulator, kernel: str) -> None:
 
 def test_nan_passes_and_infinity_is_clamped(emulator: Emulator) -> None:
     x = torch.tensor([float("nan"), float("inf"), -float("inf"), 1.0]).view(1, 1, 2, 2)
-    y = host.bias_act(EmulatedKernels(emulator), x, None, None, None, None, (), None, 0.2, 1.0, 2.0).flatten()
+    y = host.bias_act(EmulatedKernels(emulator), x, None, None, None, None, None, (), None, 0.2, 1.0, 2.0).flatten()
     assert y[0].isnan()
     assert y[1:].tolist() == [2.0, -2.0, 1.0]
 
@@ -108,8 +108,8 @@ def test_empty_maps_are_no_work(emulator: Emulator) -> None:
     kernels = EmulatedKernels(emulator)
     for shape in ((0, 3, 4, 4), (2, 3, 0, 4)):
         x = torch.zeros(shape)
-        assert host.bias_act(kernels, x, None, None, None, None, (), None, 0.2, 1.0, 1.0).shape == shape
-        _, sums, _, _ = host.bias_act_grad(kernels, x, x, None, None, None, None, (), True, 0.2, 1.0, 1.0)
+        assert host.bias_act(kernels, x, None, None, None, None, None, (), None, 0.2, 1.0, 1.0).shape == shape
+        _, sums, _, _ = host.bias_act_grad(kernels, x, x, None, None, None, None, None, (), True, 0.2, 1.0, 1.0)
         assert sums.tolist() == [[0.0] * 3] * shape[0]
 
 
@@ -306,7 +306,7 @@ def test_a_driver_that_refuses_a_launch_is_quoted(driver: FakeDriver) -> None:
         "noisegan_bias_act_float32: cuLaunchKernel failed with error 700, an illegal memory access was encountered"
     )
     with pytest.raises(RuntimeError, match=message):
-        host.bias_act(kernels, torch.zeros(1, 1, 2, 2), None, None, None, None, (), None, 0.2, 1.0, 1.0)
+        host.bias_act(kernels, torch.zeros(1, 1, 2, 2), None, None, None, None, None, (), None, 0.2, 1.0, 1.0)
 
 
 def test_an_image_that_does_not_run_is_refused_before_it_is_used(

@@ -82,7 +82,7 @@ def library(folder: Path, sizes: list[int] = SIZES, names: list[str] = NAMES, wo
     """A CPU library whose kernels do nothing, but for the first words of the first stream."""
     assert COMPILER is not None
     words = f"unsigned w[] = {{{word}u, 0xE169C58Du, 0xBC57AC4Cu, 0x9B00DBD8u}};"
-    body = f"{words} for (int i = 0; i < 4; i++) ((long long*)((void**)p)[1])[i] = w[i];"
+    body = f"{words} for (int i = 0; i < 4; i++) ((long long*)((void**)p)[2])[i] = w[i];"
     functions = [f"void noisegan_{name}(void* p, int) {{ {body if name == 'philox' else ''} }}" for name in names]
     values = ", ".join(map(str, sizes))
     source = folder / "cpu.cpp"
@@ -252,7 +252,7 @@ def test_an_operation_whose_kernels_cannot_be_had_runs_plainly(monkeypatch: pyte
 
     monkeypatch.setattr(load, "kernels_for", lambda kind: SimpleNamespace(name="nvrtc", launch=launch))
     x = torch.tensor([[-1.0, 2.0]])
-    y = ops._run("bias_act", "cuda", x, None, None, None, None, [], None, 0.2, 1.0, torch.inf)
+    y = ops._run("bias_act", "cuda", x, None, None, None, None, None, [], None, 0.2, 1.0, torch.inf)
     torch.testing.assert_close(y, torch.tensor([[-0.2, 2.0]]))
 
 

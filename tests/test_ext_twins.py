@@ -286,6 +286,27 @@ def test_streams_have_the_same_bits_and_nearly_the_same_normals() -> None:
             torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("kind", ["native", "ref"])
+def test_a_step_in_a_tensor_is_read_when_the_kernel_runs(kind: str) -> None:
+    """The same arguments, another number in the same memory: what a CUDA graph replays."""
+    ids, x = torch.arange(2), torch.zeros(2, 1, 3, 5)
+    step = torch.empty(1, dtype=torch.int64)
+    noise = DrawnNoise((5, 6), step, ids)
+    with backend(kind):
+        for number in (0, 1, 2**32 - 1):
+            step.fill_(number)
+            for draw in (philox_bits, philox_uniform, philox_normal):
+                assert torch.equal(draw((5, 6), step, ids, 7), draw((5, 6), number, ids, 7))
+            strength = torch.ones((), requires_grad=True)
+            results = []
+            for one in (noise, replace(noise, step=number)):
+                y = noise_bias_act(x, one, strength, act="linear")
+                results.append((y.detach(), *torch.autograd.grad((y * y).sum(), strength)))
+            for found, expected in zip(*results, strict=True):
+                assert torch.equal(found, expected)
+            torch.testing.assert_close(results[0][0].flatten(1), philox_normal((5, 6), number, ids, 15))
+
+
 def test_normals_have_the_moments_of_the_normal_distribution() -> None:
     values = philox_normal((1, 2), 0, torch.arange(64), 1 << 14).double()
     n = values.numel()
@@ -348,10 +369,11 @@ def arguments(name: str) -> tuple[Any, ...]:
     x, y, scale = leaf("x", 2, 3, 4, 5), normal("y", 2, 3, 4, 5), leaf("s", 2, 3)
     noise, strength = leaf("e", 2, 1, 4, 5), leaf("t", 1, 3, 1, 1)
     cases: dict[str, tuple[Any, ...]] = {
-        "bias_act": (x, scale, leaf("b", 3), noise, None, [], strength, 0.2, 1.4, math.inf),
+        "bias_act": (x, scale, leaf("b", 3), noise, None, None, [], strength, 0.2, 1.4, math.inf),
         "bias_act_": (
             y,
             *(normal(n, *s) for n, s in (("s", (2, 3)), ("b", (3,)))),
+            None,
             None,
             None,
             [],
@@ -360,10 +382,10 @@ def arguments(name: str) -> tuple[Any, ...]:
             1.4,
             1.1,
         ),
-        "bias_act_grad": (leaf("g", 2, 3, 4, 5), y, x, scale, noise, None, [], True, 0.2, 1.4, 1.1),
+        "bias_act_grad": (leaf("g", 2, 3, 4, 5), y, x, scale, noise, None, None, [], True, 0.2, 1.4, 1.1),
         "channel_sum": (x, y, scale, 0.2, 1.4, math.inf),
         "upfirdn2d": (x, TAPS.double(), 2, 1, [2, 1, 2, 1], False, 4.0),
-        "philox": (torch.arange(3), [1, 2, 3, 0], 7, 2),
+        "philox": (torch.arange(3), torch.tensor(3), [1, 2, 0], 7, 2),
     }
     return cases[name]
 
@@ -427,6 +449,21 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
         (r"sample ids must be \[N\] int64", ValueError, lambda: philox_bits((1, 2), 0, torch.arange(3.0), 4)),
         (r"sample ids must be \[N\] int64", ValueError, lambda: philox_bits((1, 2), 0, torch.arange(3).int(), 4)),
         ("the step must be 0 or more", ValueError, lambda: philox_bits((1, 2), 2**32, torch.arange(3), 4)),
+        (
+            r"a step in a tensor must be one int64 number on cpu, .* not \[\] torch.float32 on cpu",
+            ValueError,
+            lambda: philox_bits((1, 2), torch.tensor(0.0), torch.arange(3), 4),
+        ),
+        (
+            r"a step in a tensor must be one int64 number on cpu, .* not \[3\] torch.int64 on cpu",
+            ValueError,
+            lambda: noise_bias_act(x, replace(drawn, step=torch.arange(3)), torch.ones(())),
+        ),
+        (
+            "where the sample ids are, not .* on meta",
+            ValueError,
+            lambda: philox_bits((1, 2), meta[0], torch.arange(3), 4),
+        ),
         ("the count must be 0 or more", ValueError, lambda: philox_bits((1, 2), 0, torch.arange(3), -4)),
     ]
     for message, kind, function in refusals:

@@ -40,11 +40,13 @@ class StreamNoise:
     Args:
         streams: the streams of a seed.
         ids: one id per sample; a sample's noise depends on its own id only.
-        step: counter of the training step.
+        step: counter of the training step, a number or a tensor of one.
         phase: keeps two uses within one step apart (such as the generator's and the discriminator's turn).
     """
 
-    def __init__(self, streams: Streams, *, ids: Sequence[int] | Tensor, step: int = 0, phase: str = "eval") -> None:
+    def __init__(
+        self, streams: Streams, *, ids: Sequence[int] | Tensor, step: int | Tensor = 0, phase: str = "eval"
+    ) -> None:
         self.batch = len(ids)
         self._ids = ids if isinstance(ids, Tensor) else as_ids(ids)
         self._streams, self._step, self._phase = streams, step, phase

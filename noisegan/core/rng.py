@@ -39,8 +39,10 @@ class Stream:
         digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
         self.key = (int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little"))
 
-    def source(self, *, step: int = 0, ids: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> StreamSource:
-        """The numbers of these samples at this step (0 <= step < 2^32, ids >= 0)."""
+    def source(
+        self, *, step: int | Tensor = 0, ids: Sequence[int] | Tensor, device: torch.device | str = "cpu"
+    ) -> StreamSource:
+        """The numbers of these samples at this step: 0 <= step < 2^32, a number or an int64 tensor of one; ids >= 0."""
         return StreamSource(self.key, step, as_ids(ids, device))
 
     def permutation(self, n: int, *, step: int = 0) -> Tensor:
@@ -52,7 +54,7 @@ class Stream:
 class StreamSource:
     """A `NoiseSource` over one stream at one step. Successive calls take successive blocks of the counter."""
 
-    def __init__(self, key: tuple[int, int], step: int, ids: Tensor) -> None:
+    def __init__(self, key: tuple[int, int], step: int | Tensor, ids: Tensor) -> None:
         self.batch = len(ids)
         self._key, self._step, self._ids = key, step, ids
         self._block = 0

@@ -75,7 +75,8 @@ class CudaKernels:
         """The first block of the stream whose key and counter are zero."""
         device = _device(index)
         ids, out = (torch.zeros(count, dtype=torch.int64, device=device) for count in (1, 4))
-        self.launch(Philox(ids=ids.data_ptr(), out=out.data_ptr(), n=1, count=4, kind=0), torch.int64, device)
+        zero = ids.data_ptr()
+        self.launch(Philox(ids=zero, step=zero, out=out.data_ptr(), n=1, count=4, kind=0), torch.int64, device)
         words: list[int] = out.tolist()
         return words
 

@@ -31,13 +31,13 @@ class DrawnNoise:
 
     Args:
         key: two words naming the stream.
-        step: 0 <= step < 2^32.
+        step: 0 <= step < 2^32, or a tensor as `philox_bits` takes it.
         ids: [N] int64, non-negative.
         first_block: blocks of four numbers to pass over.
     """
 
     key: tuple[int, int]
-    step: int
+    step: int | Tensor
     ids: Tensor
     first_block: int = 0
 
@@ -153,18 +153,19 @@ def upfirdn2d(
     return out
 
 
-def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
+def philox_bits(key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
     """Unsigned 32-bit words for every sample id: Philox 4x32-10 with key = (seed, stream), counter = (block, id, step).
 
     Args:
         key: two words naming the stream.
-        step: 0 <= step < 2^32.
+        step: 0 <= step < 2^32; or a tensor of one such number, int64, on the device of `ids`, which is read by the
+            kernel: it may change in place between the replays of a CUDA graph.
         ids: [N] int64, non-negative; one per sample.
         count: words wanted per sample.
         first_block: blocks of four words to pass over.
 
     Raises:
-        ValueError: for ids that are not [N] int64, a step out of range or a count below 0.
+        ValueError: for ids that are not [N] int64, a step that is out of range or no such tensor, a count below 0.
 
     Returns:
         [N, count] int64 on the device of `ids`, the same on every device and backend; row i depends on key, step and
@@ -173,12 +174,14 @@ def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, fir
     return _philox(key, step, ids, count, first_block, ops.WORDS)
 
 
-def philox_uniform(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
+def philox_uniform(
+    key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, *, first_block: int = 0
+) -> Tensor:
     """float32 numbers in [0, 1), 24 random bits each; arguments as in `philox_bits`. Returns [N, count]."""
     return _philox(key, step, ids, count, first_block, ops.UNIFORM)
 
 
-def philox_normal(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
+def philox_normal(key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
     """float32 standard normals by Box-Muller; arguments as in `philox_bits`. Returns [N, count].
 
     The radius uses all 32 bits, so the tails reach 6.7 standard deviations. Backends agree to float rounding.
@@ -186,12 +189,12 @@ def philox_normal(key: tuple[int, int], step: int, ids: Tensor, count: int, *, f
     return _philox(key, step, ids, count, first_block, ops.NORMAL)
 
 
-def _philox(key: tuple[int, int], step: int, ids: Tensor, count: int, first_block: int, kind: int) -> Tensor:
-    _check_address(step, ids)
+def _philox(key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, first_block: int, kind: int) -> Tensor:
+    at = _step_beside(ids, step)
     if count < 0:
         raise ValueError(f"the count must be 0 or more, not {count}")
     ops.prepare(ids.device)
-    out: Tensor = torch.ops.noisegan.philox(ids, (*key, step, first_block), count, kind)
+    out: Tensor = torch.ops.noisegan.philox(ids, at, (*key, first_block), count, kind)
     return out
 
 
@@ -220,10 +223,11 @@ def _fused(
     if scale is not None and scale.shape != x.shape[:2]:
         raise ValueError(f"the scale must have shape {list(x.shape[:2])}, not {list(scale.shape)}")
     ids: Tensor | None = None
+    step: Tensor | None = None
     address: tuple[int, ...] = ()
     if isinstance(noise, DrawnNoise):
-        _check_address(noise.step, noise.ids)
-        ids, address, noise = noise.ids, (*noise.key, noise.step, noise.first_block), None
+        ids, step = noise.ids, _step_beside(noise.ids, noise.step)
+        address, noise = (*noise.key, noise.first_block), None
         if ids.shape != x.shape[:1]:
             raise ValueError(f"the noise to draw needs {len(x)} sample ids, not {list(ids.shape)}")
     ops.prepare(x.device)
@@ -232,6 +236,7 @@ def _fused(
         b,
         None if noise is None else _broadcast(noise, x, "noise"),
         ids,
+        step,
         address,
         None if strength is None else _broadcast(strength, x, "strength"),
         slope,
@@ -257,11 +262,20 @@ def _check_map(x: Tensor, operands: Mapping[str, object]) -> None:
             raise ValueError(f"the {name} is on {place.device} and the maps on {x.device}: move one of them")
 
 
-def _check_address(step: int, ids: Tensor) -> None:
+def _step_beside(ids: Tensor, step: int | Tensor) -> Tensor:
+    """The step as kernels read it: one number in the memory of `ids`. A tensor is not looked into."""
     if ids.dtype != torch.int64 or ids.ndim != 1:
         raise ValueError(f"sample ids must be [N] int64, not {list(ids.shape)} {ids.dtype}")
+    if isinstance(step, Tensor):
+        if step.dtype != torch.int64 or step.numel() != 1 or step.device != ids.device:
+            raise ValueError(
+                f"a step in a tensor must be one int64 number on {ids.device}, where the sample ids are, not "
+                f"{list(step.shape)} {step.dtype} on {step.device}"
+            )
+        return step
     if not 0 <= step < 2**32:
         raise ValueError(f"the step must be 0 or more and below 2^32, not {step}")
+    return torch.full((), step, dtype=torch.int64, device=ids.device)
 
 
 def _broadcast(value: Tensor, x: Tensor, name: str) -> Tensor:

@@ -39,6 +39,7 @@ def bias_act(
     bias: Tensor | None,
     noise: Tensor | None,
     ids: Tensor | None,
+    step: Tensor | None,
     address: Sequence[int],
     strength: Tensor | None,
     slope: float,
@@ -47,7 +48,7 @@ def bias_act(
 ) -> Tensor:
     x = x.contiguous(memory_format=layout(x))
     y = torch.empty_like(x, memory_format=layout(x))
-    _bias_act(kernels, x, y, scale, bias, noise, ids, address, strength, slope, gain, clamp)
+    _bias_act(kernels, x, y, scale, bias, noise, ids, step, address, strength, slope, gain, clamp)
     return y
 
 
@@ -66,6 +67,7 @@ def _bias_act(
     bias: Tensor | None,
     noise: Tensor | None,
     ids: Tensor | None,
+    step: Tensor | None,
     address: Sequence[int],
     strength: Tensor | None,
     slope: float,
@@ -75,7 +77,7 @@ def _bias_act(
     """From x to y, which may be the same tensor."""
     side = arithmetic(x.dtype)
     scale, bias, strength, noise = _dense(scale, side), _dense(bias, side), _operand(strength, x), _operand(noise, x)
-    ids = _dense(ids, torch.int64)
+    ids, step = _dense(ids, torch.int64), _dense(step, torch.int64)
     what = params.BiasAct(
         x.data_ptr(),
         y.data_ptr(),
@@ -83,7 +85,7 @@ def _bias_act(
         _address(bias),
         _address(strength),
         *((0, 0, 0) if strength is None else _strides(strength)),
-        _noise(noise, ids, address),
+        _noise(noise, ids, step, address),
         *_map(x),
         slope,
         gain,
@@ -102,6 +104,7 @@ def bias_act_grad(
     scale: Tensor | None,
     noise: Tensor | None,
     ids: Tensor | None,
+    step: Tensor | None,
     address: Sequence[int],
     sum_h: bool,
     slope: float,
@@ -113,7 +116,8 @@ def bias_act_grad(
     g = g.contiguous(memory_format=form)
     y = None if y is None else y.contiguous(memory_format=form)
     x = None if x is None else x.to(g.dtype).contiguous(memory_format=form)
-    scale, noise, ids = _dense(scale, side), _operand(noise, g), _dense(ids, torch.int64)
+    scale, noise = _dense(scale, side), _operand(noise, g)
+    ids, step = _dense(ids, torch.int64), _dense(step, torch.int64)
     gx = torch.empty_like(g, memory_format=form)
     n, c, pixels = _map(g)
     chunks = max(1, pixels * (c if form == torch.channels_last else 1) // CHUNK)
@@ -126,7 +130,7 @@ def bias_act_grad(
         gx.data_ptr(),
         _address(scale),
         *(_address(total) if flag else None for total, flag in zip(sums, wanted, strict=True)),
-        _noise(noise, ids, address),
+        _noise(noise, ids, step, address),
         n,
         c,
         pixels,
@@ -198,10 +202,11 @@ def upfirdn2d(
     return y
 
 
-def philox(kernels: Kernels, ids: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
+def philox(kernels: Kernels, ids: Tensor, step: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
     ids = ids.contiguous()
     out = torch.empty(len(ids), count, dtype=torch.float32 if kind else torch.int64, device=ids.device)
-    what = params.Philox(ids.data_ptr(), out.data_ptr(), len(ids), count, *address, kind, torch.get_num_threads())
+    addresses = (ids.data_ptr(), step.data_ptr(), out.data_ptr())
+    what = params.Philox(*addresses, len(ids), count, *address, kind, torch.get_num_threads())
     kernels.launch(what, out.dtype, ids.device)
     return out
 
@@ -244,9 +249,9 @@ def _steps(x: Tensor) -> tuple[int, int]:
     return 0 if x.shape[0] == 1 else x.stride(0), 0 if x.shape[1] == 1 else x.stride(1)
 
 
-def _noise(noise: Tensor | None, ids: Tensor | None, address: Sequence[int]) -> params.Noise:
+def _noise(noise: Tensor | None, ids: Tensor | None, step: Tensor | None, address: Sequence[int]) -> params.Noise:
     if noise is not None:
         return params.Noise(noise.data_ptr(), *_strides(noise))
-    if ids is not None:
-        return params.Noise(None, 0, 0, 0, ids.data_ptr(), *address)
+    if ids is not None and step is not None:
+        return params.Noise(None, 0, 0, 0, ids.data_ptr(), step.data_ptr(), *address)
     return params.Noise()

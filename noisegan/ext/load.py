@@ -85,7 +85,8 @@ class CpuKernels:
     def _first_words(self) -> list[int]:
         """The first block of the stream whose key and counter are zero."""
         ids, out = (ctypes.c_longlong * 1)(), (ctypes.c_longlong * 4)()
-        what = Philox(ids=ctypes.addressof(ids), out=ctypes.addressof(out), n=1, count=4, kind=0, threads=1)
+        zero = ctypes.addressof(ids)
+        what = Philox(ids=zero, step=zero, out=ctypes.addressof(out), n=1, count=4, kind=0, threads=1)
         self.launch(what, torch.int64, torch.device("cpu"))
         return list(out)
 

@@ -10,9 +10,10 @@ operations, so they hold to any order with every backend: R1 and path length dif
     upfirdn2d      up, pad, filter, down
     philox         numbers of a stream
 
-noise is a tensor, or one map per sample drawn inside from the stream `address` = (key 0, key 1, step, first block) for
-the sample ids `ids`. Maps are [N, C, ...]; scale [N, C]; bias [C]; noise and strength have the dimensions of x, each of
-its size or 1; clamp is infinite for none.
+noise is a tensor, or one map per sample drawn inside from the stream `address` = (key 0, key 1, first block) for the
+sample ids `ids` at `step`, a tensor of one number: a captured CUDA graph draws anew when that has changed. Maps are
+[N, C, ...]; scale [N, C]; bias [C]; noise and strength have the dimensions of x, each of its size or 1; clamp is
+infinite for none.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ from noisegan.ext.cache import BuildError
 from noisegan.ext.layout import arithmetic, layout, per_channel, resampled_size
 
 _PASS = (
-    "Tensor? scale, Tensor? bias, Tensor? noise, Tensor? ids, int[] address, Tensor? strength, "
+    "Tensor? scale, Tensor? bias, Tensor? noise, Tensor? ids, Tensor? step, int[] address, Tensor? strength, "
     "float slope, float gain, float clamp"
 )
 _SCHEMAS = {
     "bias_act": f"(Tensor x, {_PASS}) -> Tensor",
     "bias_act_": f"(Tensor(a!) x, {_PASS}) -> ()",
-    "bias_act_grad": "(Tensor g, Tensor? y, Tensor? x, Tensor? scale, Tensor? noise, Tensor? ids, int[] address, "
-    "bool sum_h, float slope, float gain, float clamp) -> (Tensor, Tensor, Tensor, Tensor)",
+    "bias_act_grad": "(Tensor g, Tensor? y, Tensor? x, Tensor? scale, Tensor? noise, Tensor? ids, Tensor? step, "
+    "int[] address, bool sum_h, float slope, float gain, float clamp) -> (Tensor, Tensor, Tensor, Tensor)",
     "channel_sum": "(Tensor g, Tensor? y, Tensor? weight, float slope, float gain, float clamp) -> Tensor",
     "upfirdn2d": "(Tensor x, Tensor f, int up, int down, int[] padding, bool flip, float gain) -> Tensor",
-    "philox": "(Tensor ids, int[] address, int count, int kind) -> Tensor",
+    "philox": "(Tensor ids, Tensor step, int[] address, int count, int kind) -> Tensor",
 }
 
 _library = torch.library.Library("noisegan", "DEF")
@@ -86,7 +87,7 @@ def _run(name: str, kind: str, *arguments: Any) -> Any:
 
 def h_of(g: Tensor, y: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:
     """g times the activation's derivative."""
-    h: Tensor = _bias_act_grad(g, y, None, None, None, None, [], False, slope, gain, clamp)[0]
+    h: Tensor = _bias_act_grad(g, y, None, None, None, None, None, [], False, slope, gain, clamp)[0]
     return h
 
 
@@ -95,14 +96,14 @@ def sum_to(values: Tensor, like: Tensor) -> Tensor:
     return values.sum_to_size(like.shape).to(like.dtype)
 
 
-def drawn(ids: Tensor, address: Sequence[int], like: Tensor) -> Tensor:
+def drawn(ids: Tensor, step: Tensor, address: Sequence[int], like: Tensor) -> Tensor:
     """The noise that the kernels draw inside: one map of normals per sample, [N, 1, ...] for maps like [N, C, ...]."""
-    values: Tensor = _philox(ids, address, math.prod(like.shape[2:]), NORMAL)
+    values: Tensor = _philox(ids, step, address, math.prod(like.shape[2:]), NORMAL)
     return values.view(len(ids), 1, *like.shape[2:])
 
 
 def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, scale, bias, noise, ids, ctx.address, strength, *ctx.activation = inputs
+    x, scale, bias, noise, ids, step, ctx.address, strength, *ctx.activation = inputs
     slope, _, clamp = ctx.activation
     needs_scale = ctx.needs_input_grad[1]
     ctx.set_materialize_grads(False)
@@ -113,15 +114,16 @@ def _bias_act_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         bias,
         noise,
         ids,
+        step,
         strength,
     )
 
 
 def _bias_act_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
     if g is None:
-        return (None,) * 10
-    x, y, scale, bias, noise, ids, strength = ctx.saved_tensors
-    needs_x, needs_scale, needs_bias, needs_noise, _, _, needs_strength, *_ = ctx.needs_input_grad
+        return (None,) * 11
+    x, y, scale, bias, noise, ids, step, strength = ctx.saved_tensors
+    needs_x, needs_scale, needs_bias, needs_noise, _, _, _, needs_strength, *_ = ctx.needs_input_grad
     activation = ctx.activation
     # A strength per channel or coarser takes its gradient from the sums of h e; a map of strengths, below, from h.
     flat = strength is not None and math.prod(strength.shape[2:]) == 1
@@ -133,13 +135,14 @@ def _bias_act_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         scale,
         noise if sum_he else None,
         ids if sum_he else None,
+        step if sum_he else None,
         ctx.address,
         needs_bias,
         *activation,
     )
     gnoise, gstrength = None, sum_to(per_channel(he_sums, g), strength) if sum_he else None
     if needs_noise or (needs_strength and not flat):
-        noise = drawn(ids, ctx.address, g) if noise is None else noise
+        noise = drawn(ids, step, ctx.address, g) if noise is None else noise
         gnoise, of_map = _noise_gradients(g, y, noise, strength, activation)
         gstrength = of_map if gstrength is None else gstrength
     return (
@@ -147,6 +150,7 @@ def _bias_act_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         hx_sums.to(scale.dtype) if needs_scale else None,
         h_sums.sum(dim=0).to(bias.dtype) if needs_bias else None,
         gnoise if needs_noise else None,
+        None,
         None,
         None,
         gstrength if needs_strength else None,
@@ -168,19 +172,19 @@ def _noise_gradients(
 
 
 def _bias_act_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    g, y, x, scale, noise, ids, ctx.address, _, *ctx.activation = inputs
+    g, y, x, scale, noise, ids, step, ctx.address, _, *ctx.activation = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(g, y, x, scale, noise, ids)
+    ctx.save_for_backward(g, y, x, scale, noise, ids, step)
 
 
 def _bias_act_grad_backward(
     ctx: Any, v_gx: Tensor | None, v_h: Tensor | None, v_hx: Tensor | None, v_he: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    g, y, x, scale, noise, ids = ctx.saved_tensors
+    g, y, x, scale, noise, ids, step = ctx.saved_tensors
     activation = ctx.activation
     needs_g, _, needs_x, needs_scale, needs_noise, *_ = ctx.needs_input_grad
     if v_he is not None and noise is None:
-        noise = drawn(ids, ctx.address, g)
+        noise = drawn(ids, step, ctx.address, g)
     gg = gscale = gx = gnoise = None
     if needs_g:
         terms = [
@@ -199,18 +203,18 @@ def _bias_act_grad_backward(
         gscale = scale_sums(v_gx, h).to(scale.dtype)
     if needs_noise and v_he is not None:
         gnoise = sum_to(h * per_channel(v_he, g), noise)
-    return gg, None, gx, gscale, gnoise, *[None] * 6
+    return gg, None, gx, gscale, gnoise, *[None] * 7
 
 
 def scaled(x: Tensor, scale: Tensor) -> Tensor:
     """x times a factor per sample and channel, [N, C]; multiplied in the type of arithmetic, rounded once."""
-    y: Tensor = _bias_act(x, scale, None, None, None, [], None, 1.0, 1.0, math.inf)
+    y: Tensor = _bias_act(x, scale, None, None, None, None, [], None, 1.0, 1.0, math.inf)
     return y
 
 
 def scale_sums(a: Tensor, b: Tensor) -> Tensor:
     """Sums of a b over pixels, [N, C]."""
-    sums: Tensor = _bias_act_grad(a, None, b, None, None, None, [], False, 1.0, 1.0, math.inf)[2]
+    sums: Tensor = _bias_act_grad(a, None, b, None, None, None, None, [], False, 1.0, 1.0, math.inf)[2]
     return sums
 
 
@@ -257,7 +261,16 @@ def _bias_act__fake(x: Tensor, *_: Any) -> None:
 
 
 def _bias_act_grad_fake(
-    g: Tensor, y: Tensor | None, x: Tensor | None, scale: Any, noise: Any, ids: Any, address: Any, sum_h: bool, *_: Any
+    g: Tensor,
+    y: Tensor | None,
+    x: Tensor | None,
+    scale: Any,
+    noise: Any,
+    ids: Any,
+    step: Any,
+    address: Any,
+    sum_h: bool,
+    *_: Any,
 ) -> tuple[Tensor, ...]:
     wanted = (sum_h, x is not None, noise is not None or ids is not None)
     sums = [g.new_empty(g.shape[:2] if flag else 0, dtype=arithmetic(g.dtype)) for flag in wanted]
@@ -276,7 +289,7 @@ def _upfirdn2d_fake(
     return x.new_empty(*x.shape[:2], oh, ow).to(memory_format=layout(x))
 
 
-def _philox_fake(ids: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
+def _philox_fake(ids: Tensor, step: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
     return ids.new_empty(len(ids), count, dtype=torch.int64 if kind == WORDS else torch.float32)
 
 

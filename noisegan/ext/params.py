@@ -16,7 +16,8 @@ class Noise(ctypes.Structure):
         ("values", c_void_p),
         *((f"stride_{axis}", c_longlong) for axis in "ncp"),
         ("ids", c_void_p),
-        *((name, c_uint32) for name in ("key0", "key1", "step", "first_block")),
+        ("step", c_void_p),
+        *((name, c_uint32) for name in ("key0", "key1", "first_block")),
     ]
 
 
@@ -71,11 +72,10 @@ class UpFirDn(ctypes.Structure):
 
 class Philox(ctypes.Structure):
     _fields_ = [
-        ("ids", c_void_p),
-        ("out", c_void_p),
+        *((name, c_void_p) for name in ("ids", "step", "out")),
         ("n", c_longlong),
         ("count", c_longlong),
-        *((name, c_uint32) for name in ("key0", "key1", "step", "first_block")),
+        *((name, c_uint32) for name in ("key0", "key1", "first_block")),
         ("kind", c_int),
         ("threads", c_int),
     ]

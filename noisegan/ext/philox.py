@@ -10,6 +10,7 @@ high, step). Nothing is consumed, so nothing can shift: whoever asks for an addr
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,22 +34,30 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
     c0, c1, c2, c3 = counter
     even, odd = torch.stack((c0, c2)), torch.stack((c1, c3))  # [2, ...]: both multiplications of a round at once
     shape = (2,) + (1,) * c0.ndim
-    multipliers = torch.tensor((_M0, _M1), device=c0.device).view(shape)
-    keys = [((key[0] + i * _W0) & _MASK, (key[1] + i * _W1) & _MASK) for i in range(_ROUNDS)]
-    for k in torch.tensor(keys, device=c0.device).view(_ROUNDS, *shape).unbind():
+    multipliers, increments = (numbers.view(-1, *shape) for numbers in _constants(c0.device))
+    words = torch.stack([torch.full_like(increments[0, 0], word) for word in key])
+    for k in (increments + words).bitwise_and_(_MASK).unbind():
         # int64 products wrap modulo 2^64, so after the mask both halves are exact.
-        product = (even * multipliers).flip(0)
+        product = (even * multipliers[0]).flip(0)
         even = (product >> 32).bitwise_and_(_MASK).bitwise_xor_(odd).bitwise_xor_(k)
         odd = product.bitwise_and_(_MASK)
     return even[0], odd[0], even[1], odd[1]
 
 
-def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
+@lru_cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Multipliers [2] and what each round adds to the key, [10, 2]. Kept on the device: to bring numbers there would
+    wait for it."""
+    rounds = torch.arange(_ROUNDS)[:, None]
+    return torch.tensor((_M0, _M1)).to(device), (rounds * torch.tensor((_W0, _W1))).to(device)
+
+
+def philox_bits(key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
     """Unsigned 32-bit words for every sample id.
 
     Args:
         key: two words naming the stream.
-        step: 0 <= step < 2^32.
+        step: 0 <= step < 2^32, or a tensor of one such number beside `ids`.
         ids: [N] int64, non-negative; one per sample.
         count: words wanted per sample.
         first_block: blocks of four words to pass over.
@@ -58,17 +67,20 @@ def philox_bits(key: tuple[int, int], step: int, ids: Tensor, count: int, *, fir
     """
     blocks = torch.arange(first_block, first_block + (count + 3) // 4, device=ids.device)
     ids = ids[:, None].expand(-1, len(blocks))
-    words = philox4x32((blocks.expand_as(ids), ids & _MASK, (ids >> 32) & _MASK, torch.full_like(ids, step)), key)
+    last = step.expand_as(ids) & _MASK if isinstance(step, Tensor) else torch.full_like(ids, step)
+    words = philox4x32((blocks.expand_as(ids), ids & _MASK, (ids >> 32) & _MASK, last), key)
     return torch.stack(words, dim=-1).flatten(1)[:, :count]  # [N, blocks, 4] -> [N, count]
 
 
-def philox_uniform(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
+def philox_uniform(
+    key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, *, first_block: int = 0
+) -> Tensor:
     """float32 numbers in [0, 1), 24 random bits each; arguments as in `philox_bits`. Returns [N, count]."""
     bits = philox_bits(key, step, ids, count, first_block=first_block)
     return (bits >> 8).to(torch.float32) * 2.0**-24
 
 
-def philox_normal(key: tuple[int, int], step: int, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
+def philox_normal(key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, *, first_block: int = 0) -> Tensor:
     """float32 standard normals by Box-Muller; arguments as in `philox_bits`. Returns [N, count].
 
     The radius uses all 32 bits, so the tails reach 6.7 standard deviations.

@@ -24,6 +24,7 @@ def bias_act(
     bias: Tensor | None,
     noise: Tensor | None,
     ids: Tensor | None,
+    step: Tensor | None,
     address: Sequence[int],
     strength: Tensor | None,
     slope: float,
@@ -36,8 +37,8 @@ def bias_act(
         u.copy_(x)
     else:
         torch.mul(x, per_channel(scale, x).to(u.dtype), out=u)
-    if ids is not None:
-        noise = drawn(ids, address, x)
+    if ids is not None and step is not None:
+        noise = drawn(ids, step, address, x)
     if noise is not None and strength is not None:
         u.addcmul_(strength.to(u.dtype), noise.to(u.dtype))
     if bias is not None:
@@ -63,6 +64,7 @@ def bias_act_grad(
     scale: Tensor | None,
     noise: Tensor | None,
     ids: Tensor | None,
+    step: Tensor | None,
     address: Sequence[int],
     sum_h: bool,
     slope: float,
@@ -72,8 +74,8 @@ def bias_act_grad(
     """h = g times the activation's derivative; (h scale, sum of h, of h x, of h noise); sums [N, C] or [0]."""
     h = _through_activation(g, y, slope, gain, clamp)
     pixels = tuple(range(2, g.ndim))
-    if ids is not None:
-        noise = drawn(ids, address, g)
+    if ids is not None and step is not None:
+        noise = drawn(ids, step, address, g)
     sums = [
         _sum(h, pixels) if sum_h else h.new_empty(0),
         _sum(h * x, pixels) if x is not None else h.new_empty(0),
@@ -91,9 +93,9 @@ def channel_sum(g: Tensor, y: Tensor | None, weight: Tensor | None, slope: float
     return h.sum(dim=1, keepdim=True)
 
 
-def drawn(ids: Tensor, address: Sequence[int], like: Tensor) -> Tensor:
-    """One map of normals per sample from the stream (key 0, key 1, step, first block), [N, 1, H, W]."""
-    key0, key1, step, first_block = address
+def drawn(ids: Tensor, step: Tensor, address: Sequence[int], like: Tensor) -> Tensor:
+    """One map of normals per sample from the stream (key 0, key 1, first block), [N, 1, H, W]."""
+    key0, key1, first_block = address
     count = math.prod(like.shape[2:])
     values = plain.philox_normal((key0, key1), step, ids, count, first_block=first_block)
     return values.view(len(ids), 1, *like.shape[2:]).to(arithmetic(like.dtype))
@@ -143,8 +145,8 @@ def upfirdn2d(x: Tensor, f: Tensor, up: int, down: int, padding: Sequence[int], 
     return x[:, :, ::down, ::down] if down > 1 else x
 
 
-def philox(ids: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
+def philox(ids: Tensor, step: Tensor, address: Sequence[int], count: int, kind: int) -> Tensor:
     """Kind 0: words, int64; 1: uniforms, 2: normals, float32. [N, count]."""
-    key0, key1, step, first_block = address
+    key0, key1, first_block = address
     draw = (plain.philox_bits, plain.philox_uniform, plain.philox_normal)[kind]
     return draw((key0, key1), step, ids, count, first_block=first_block).contiguous()

@@ -118,7 +118,7 @@ void stream_map(const Stream& stream, const i64* ids, i64 n, i64 count, int thre
 }
 
 inline void philox(const Philox& p) {
-  const Stream stream = {p.key0, p.key1, p.step, p.first_block};
+  const Stream stream = {p.key0, p.key1, (u32)*p.step, p.first_block};
   if (p.kind == 0) {
     stream_map(stream, p.ids, p.n, p.count, p.threads, (i64*)p.out, convert_words);
   } else if (p.kind == 1) {
@@ -137,7 +137,7 @@ template <class A> class NoiseMap {
       return;
     }
     std::unique_ptr<float[]> normals(new float[(size_t)(n * pixels)]);
-    const Stream stream = {noise.key0, noise.key1, noise.step, noise.first_block};
+    const Stream stream = {noise.key0, noise.key1, (u32)*noise.step, noise.first_block};
     stream_map(stream, noise.ids, n, pixels, threads, normals.get(), normal_words);
     if constexpr (std::is_same_v<A, float>) {
       drawn = std::move(normals);

@@ -22,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(noisegan::kThreads) noisegan_philox
   using namespace noisegan;
   for (i64 n = first_y(); n < q.n; n += stride_y())
     for (i64 i = first_x() * 4; i < q.count; i += stride_x() * 4) {
-      const Words w = philox_block(q.ids[n], q.first_block + (u32)(i / 4), q.key0, q.key1, q.step);
+      const Words w = philox_block(q.ids[n], q.first_block + (u32)(i / 4), q.key0, q.key1, (u32)*q.step);
       const u32 words[4] = {w.a, w.b, w.c, w.d};
       float numbers[4];
       for (int k = 0; k < 4; ++k) numbers[k] = philox_uniform(words[k]);

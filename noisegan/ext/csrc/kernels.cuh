@@ -52,7 +52,7 @@ __device__ __noinline__ inline Pack<float, 4> draw_four(i64 id, u32 block, u32 k
 
 // The normals of pixels p .. p + V - 1; V is 4 or 1, p a multiple of V.
 template <int V, class A> NG_DEVICE void draw(const Noise& noise, u32 n, u32 p, A (&e)[V]) {
-  const auto four = draw_four(noise.ids[n], noise.first_block + p / 4, noise.key0, noise.key1, noise.step);
+  const auto four = draw_four(noise.ids[n], noise.first_block + p / 4, noise.key0, noise.key1, (u32)*noise.step);
   if constexpr (V == 4)
     for (int v = 0; v < V; ++v) e[v] = four.at[v];
   else

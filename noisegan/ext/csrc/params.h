@@ -15,8 +15,9 @@ typedef unsigned long long u64;
 struct Noise {
   const void* values;
   i64 stride_n, stride_c, stride_p;
-  const i64* ids;  // [n] sample ids, or null
-  u32 key0, key1, step, first_block;
+  const i64* ids;   // [n] sample ids, or null
+  const i64* step;  // one number beside the ids: in memory, so that it may change while the kernel's arguments stay
+  u32 key0, key1, first_block;
 };
 
 // y = clamp(gain lrelu(x scale + strength noise + bias)), rounded once to T
@@ -82,12 +83,13 @@ struct UpFirDn {
   int threads;
 };
 
-// out[n, i] = number i of sample ids[n] at this step of the stream (key0, key1), from block first_block on
+// out[n, i] = number i of sample ids[n] at step *step of the stream (key0, key1), from block first_block on
 struct Philox {
-  const i64* ids;  // [n]
-  void* out;       // kind 0: i64 words, 1: float uniforms in [0, 1), 2: float normals; [n, count]
+  const i64* ids;   // [n]
+  const i64* step;  // one number
+  void* out;        // kind 0: i64 words, 1: float uniforms in [0, 1), 2: float normals; [n, count]
   i64 n, count;
-  u32 key0, key1, step, first_block;
+  u32 key0, key1, first_block;
   int kind;
   int threads;
 };
