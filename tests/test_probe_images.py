@@ -270,13 +270,30 @@ def test_statistics_survive_a_resume() -> None:
     assert resumed.state() == unbroken.state()
 
 
-def test_a_copy_and_its_original_go_separate_ways() -> None:
+def test_statistics_are_merged_where_all_went_well() -> None:
+    kept, phase = Statistics(), Statistics()
+    kept.add("loss", torch.ones(2))
+    before = kept.state()
+    phase.add("loss", torch.tensor([1.0, torch.nan]))
+    phase.add("other", torch.ones(3))
+    kept.merge(phase, where=torch.tensor(False))
+    assert kept.state() == before
+    assert list(summarise(kept.names(), kept.moments())) == ["loss"]
+    phase = Statistics()
+    phase.add("loss", torch.full((3,), 2.0))
+    kept.merge(phase, where=torch.tensor(True))
+    assert kept.state() == {"loss": [5, 8, 14]}
+
+
+def test_a_name_keeps_its_tensor() -> None:
+    """A captured graph adds to the memory it has seen, whatever has been reported since."""
     statistics = Statistics()
     statistics.add("loss", torch.ones(2))
-    copied, before = statistics.copy(), statistics.state()
-    statistics.add("loss", torch.ones(3))
-    statistics.add("other", torch.ones(3))
-    assert copied.state() == before
-    copied.clear()
-    assert statistics.names() == ["loss", "other"]
-    assert copied.moments().shape == (0, 3)
+    (tensor,) = statistics._moments.values()
+    statistics.replace_moments(torch.tensor([[1.0, 2.0, 3.0]]))
+    assert tensor.tolist() == [1, 2, 3]
+    statistics.clear()
+    assert statistics.state() == {}
+    tensor.add_(1)
+    statistics.add("loss", torch.zeros(1))
+    assert statistics.state() == {"loss": [2, 1, 1]}

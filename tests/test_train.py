@@ -352,7 +352,7 @@ def test_float16_scales_its_losses_and_skips_overflow_as_on_a_gpu() -> None:
     from noisegan.core.data import open_dataset
     from noisegan.core.distributed import World
     from noisegan.core.images import to_float
-    from noisegan.core.phases import RealBatch, TrainingStep
+    from noisegan.core.phases import Batch, TrainingStep
     from noisegan.core.rng import Streams
     from noisegan.core.state import TrainState
 
@@ -363,10 +363,10 @@ def test_float16_scales_its_losses_and_skips_overflow_as_on_a_gpu() -> None:
         arguments = networks(config, resolution=8, img_channels=1, c_dim=0)
         state = TrainState(config, arguments, plugins().parse("fuzzy"), data="", device=device)
         if precision == "fp16":
-            for scaler in state.scalers.values():
-                scaler._init_scale = scale
+            for kept in state.loss_scales.values():
+                kept.factor.fill_(scale)
         runner = TrainingStep(state, config, data, Streams(1), World(0, 1, device))
-        real = RealBatch(to_float(data.images(range(8))), data.labels(range(8)))
+        real = Batch(to_float(data.images(range(8))), data.labels(range(8)))
         return state, runner.run(real)
 
     _, full = step("fp32", 1)
@@ -374,9 +374,9 @@ def test_float16_scales_its_losses_and_skips_overflow_as_on_a_gpu() -> None:
     assert losses["R1"] == pytest.approx(full["R1"], rel=0.05)
     assert losses["PL"] == pytest.approx(full["PL"], rel=0.05)
     assert losses["D"] == pytest.approx(full["D"], rel=0.05)
-    assert half.counters()["scalers"]["D"]["scale"] == 2.0**10
+    assert float(half.tensors()["loss_scale_D/factor"]) == 2.0**10
     overflown, losses = step("fp16", 2.0**100)
     assert "R1" not in losses
-    assert "Loss/r1_penalty" not in overflown.statistics.names()
-    assert overflown.counters()["scalers"]["D"]["scale"] < 2.0**100
+    assert "Loss/r1_penalty" not in overflown.statistics.state()
+    assert float(overflown.tensors()["loss_scale_D/factor"]) < 2.0**100
     assert all(p.isfinite().all() for p in overflown.D.parameters())

@@ -22,7 +22,9 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return (F.softplus(-real_logits) + F.softplus(fake_logits)).squeeze(1)
 
 
-def r1_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+def r1_penalty(
+    discriminate: Callable[[Tensor], Tensor], real: Tensor, *, scale: float | Tensor = 1.0
+) -> tuple[Tensor, Tensor]:
     """Squared gradient norm of the logits at real images (Mescheder et al. 2018).
 
     Args:
@@ -40,7 +42,7 @@ def r1_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, *, scale:
     return (gradient / scale).square().sum(dim=(1, 2, 3)), logits
 
 
-def path_lengths(images: Tensor, ws: Tensor, direction: Tensor, *, scale: float = 1.0) -> Tensor:
+def path_lengths(images: Tensor, ws: Tensor, direction: Tensor, *, scale: float | Tensor = 1.0) -> Tensor:
     """Length of J_w^T y per sample (Karras et al. 2020, eq. 4).
 
     y = direction / sqrt(H W), and the squared length is averaged over the ws. A penalty weight of 2 then is the

@@ -14,6 +14,7 @@ from noisegan.core.config import TrainConfig
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.generator import Generator
 from noisegan.core.layers import set_precision, settle
+from noisegan.core.loss_scale import LossScale
 from noisegan.core.pairing import PairingCertificate, shared_weights_hash
 from noisegan.core.rng import contained_randomness
 from noisegan.core.statistics import Statistics
@@ -69,9 +70,7 @@ class TrainState:
             "G": _adam(self.named["G"].values(), config.glr, g_lazy, device),
             "D": _adam(self.named["D"].values(), config.dlr, d_lazy, device),
         }
-        self.scalers = {
-            name: torch.amp.GradScaler(device.type, enabled=config.precision == "fp16") for name in ("G", "D")
-        }
+        self.loss_scales = {name: LossScale(device) for name in ("G", "D")} if config.precision == "fp16" else {}
 
     def injectors(self) -> Iterator[Injector]:
         """Every injector of the run."""
@@ -87,7 +86,7 @@ class TrainState:
             for name, parameter in self.named[side].items():
                 for key, value in optimizer.state.get(parameter, {}).items():
                     tensors[f"opt_{side}/{name}/{key}"] = value
-        return tensors
+        return tensors | self._scale_tensors()
 
     def counters(self) -> dict[str, Any]:
         """Everything else, as plain data."""
@@ -97,7 +96,6 @@ class TrainState:
             "pairing": self.certificate.as_dict(),
             "statistics": self.statistics.state(),
             "optimised": {side: sorted(self._optimised(side)) for side in self.optimizers},
-            "scalers": {side: scaler.state_dict() for side, scaler in self.scalers.items()},
         }
 
     def load(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
@@ -114,6 +112,10 @@ class TrainState:
             except RuntimeError as error:
                 raise NoiseganError(f"the snapshot does not fit this network: {error}") from None
         self.pl_mean.copy_(rest.pop("pl_mean"))
+        for name, tensor in self._scale_tensors().items():
+            if name not in rest:
+                raise NoiseganError(f"the snapshot lacks {name}, which training in float16 needs: start a new run")
+            tensor.copy_(rest.pop(name))
         for side, optimizer in self.optimizers.items():
             for name, parameter in self.named[side].items():
                 prefix = f"opt_{side}/{name}/"
@@ -127,8 +129,13 @@ class TrainState:
         self.step, self.phase = counters["step"], counters["phase"]
         self.certificate = PairingCertificate(**counters["pairing"])
         self.statistics.load_state(counters["statistics"], self.pl_mean.device)
-        for side, state in counters["scalers"].items():
-            self.scalers[side].load_state_dict(state)
+
+    def _scale_tensors(self) -> dict[str, Tensor]:
+        return {
+            f"loss_scale_{side}/{key}": value
+            for side, scale in self.loss_scales.items()
+            for key, value in scale.tensors().items()
+        }
 
     def _optimised(self, side: str) -> list[str]:
         """Parameters whose optimiser has a state; one that never had a gradient has none."""
@@ -178,5 +185,11 @@ def _adam(parameters: Any, lr: float, lazy: int, device: torch.device) -> torch.
     """Adam with beta = (0, 0.99); a lazy regulariser every k steps adds a step, which c = k / (k + 1) makes up for
     (Karras et al. 2020, appendix B)."""
     c = lazy / (lazy + 1) if lazy else 1.0
-    fused = device.type in ("cpu", "cuda")
-    return torch.optim.Adam(list(parameters), lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=fused)
+    return torch.optim.Adam(
+        list(parameters),
+        lr=lr * c,
+        betas=(0.0, 0.99**c),
+        eps=1e-8,
+        fused=device.type in ("cpu", "cuda"),  # one pass, which a flag on the device can skip
+        capturable=device.type == "cuda",
+    )

@@ -17,7 +17,7 @@ from noisegan.core.data import ImageDataset, open_dataset
 from noisegan.core.distributed import join_world
 from noisegan.core.images import to_float
 from noisegan.core.noise import StreamNoise
-from noisegan.core.phases import PHASES, RealBatch, TrainingStep
+from noisegan.core.phases import PHASES, Batch, TrainingStep
 from noisegan.core.rng import Streams
 from noisegan.core.state import TrainState
 from noisegan.manager import Plugins
@@ -85,13 +85,12 @@ class Workload:
         dataset = synthetic_images(self.config.need("resolution"))
         self.step = TrainingStep(self.state, self.config, dataset, self.streams, world)
         items = torch.arange(self.batch)
-        self.real = RealBatch(to_float(dataset.images(items)), dataset.labels(items))
+        self.real = Batch(to_float(dataset.images(items)), dataset.labels(items))
         self.z = self.streams["z"].source(ids=range(self.batch)).normal(self.state.G.z_dim)
         self._now = CLOCKS[clock]
-        self._phase = self.step._phase
         self._times: Times = {}
         self.on_phase: Callable[[str], None] = lambda name: None
-        self.step._phase = self._timed_phase  # type: ignore[method-assign]
+        self.step.play = self._timed_phase
 
     def train(self) -> tuple[Times, dict[str, float]]:
         """One step in which every phase is due: seconds per phase (`rest`: averages and all else), and losses."""
@@ -116,10 +115,9 @@ class Workload:
         self.state.G_ema(self.z, noise=StreamNoise(self.streams, ids=range(self.batch), step=self.state.step))
         return self._now() - start
 
-    def _timed_phase(self, name: str, real: RealBatch) -> float | None:
+    def _timed_phase(self, name: str, inputs: Batch) -> None:
         assert name in PHASES
         self.on_phase(name)
         start = self._now()
-        loss = self._phase(name, real)
+        self.step.phase(name, inputs)
         self._times[name] = self._now() - start
-        return loss
