@@ -127,7 +127,10 @@ class NoiseSource(Protocol):
 
 
 class Injector(nn.Module, ABC):
-    """What all injectors share. Parameters are trained; buffers may change in `set_progress` only."""
+    """What all injectors share. Parameters are trained; buffers may change in `set_progress` only.
+
+    They change in place (`fill_`, `copy_`): a captured CUDA graph goes on reading the memory that it has seen.
+    """
 
     def set_progress(self, fraction: float) -> None:
         """Called before each training step with the share of training done, 0 to 1."""

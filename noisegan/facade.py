@@ -106,7 +106,7 @@ def train(
         config: what to train; or give its fields as keyword arguments.
         resume: a run folder or snapshot to go on from, in place unless another outdir is given. Options given beside
             it must agree with the saved ones, save those that may change (kimg, tick, snap, device, workers,
-            batch_gpu).
+            batch_gpu, graphs).
         folder: the run folder itself, instead of a numbered one in `outdir`. If the run is there already it is gone on
             with, so the same call may be repeated until it ends well.
         plugins: where to look strategies up; default: the installed plugins.

@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 Architecture = Literal["skip", "residual", "plain"]
 assert Architecture.__args__ == ARCHITECTURES  # type: ignore[attr-defined]
 
-RESUMABLE = ("kimg", "tick", "snap", "device", "workers", "batch_gpu", "outdir", "desc", "data")
+RESUMABLE = ("kimg", "tick", "snap", "device", "workers", "batch_gpu", "graphs", "outdir", "desc", "data")
 """Options that may change on resume. `data` may be another path; the fingerprint must agree."""
 
 
@@ -71,6 +71,7 @@ class TrainConfig(BaseModel):
     batch_gpu: int | None = Field(None, ge=1, description="images at a time per device; gradients are accumulated")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype of the high-resolution blocks")
     device: str = Field("auto", description="cpu, cuda, cuda:N, mps or auto")
+    graphs: Literal["auto", "off"] = Field("auto", description="auto: as CUDA graphs on a single GPU; off: never")
     workers: int = Field(2, ge=1, description="threads that read images")
 
     z_dim: int | None = Field(None, ge=1, description="size of z")

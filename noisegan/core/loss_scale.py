@@ -26,7 +26,7 @@ class LossScale:
 
     def update(self, *, moved: Tensor, overflown: Tensor) -> None:
         """After a phase; two booleans on the device. Neither: the scale stays as it is."""
-        moves = torch.where(overflown, 0, self.moves + moved)
-        grown = moves >= GROWS_AFTER
-        self.factor.mul_(torch.where(overflown, 0.5, torch.where(grown, 2.0, 1.0)))
-        self.moves.copy_(torch.where(grown, 0, moves))
+        self.moves.add_(moved).masked_fill_(overflown, 0)
+        grown = self.moves >= GROWS_AFTER
+        self.factor.mul_(1 + grown.float() - 0.5 * overflown.float())
+        self.moves.masked_fill_(grown, 0)

@@ -82,8 +82,9 @@ class TrainingStep:
         self._now.fill_(state.step)
         self._failed.zero_()
         due = [name for name in PHASES[state.phase :] if self._is_due(name)]
-        for name in due:
-            self.play(name, real if name in ("D", "R1") else self._labels_alone(name))
+        inputs = [real if name in ("D", "R1") else self._labels_alone(name) for name in due]
+        for name, given in zip(due, inputs, strict=True):
+            self.play(name, given)
         report = self._report(due)
         decay = ema_decay(
             self.batch,

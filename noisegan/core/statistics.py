@@ -27,7 +27,7 @@ class Statistics:
     def merge(self, other: Statistics, where: Tensor) -> None:
         """Add all that another has collected where a boolean on the device says so, else nothing."""
         for name, moments in other._moments.items():
-            self._add(name, torch.where(where, moments, 0))
+            self._add(name, moments.masked_fill(~where, 0))
 
     def names(self) -> list[str]:
         """Sorted, so that processes and resumed runs agree on the order."""

@@ -23,6 +23,7 @@ from noisegan.core.checkpoint import find_snapshot, kimg_label, read_facts, read
 from noisegan.core.config import TrainConfig
 from noisegan.core.data import ImageDataset, Prefetcher, batch_indices
 from noisegan.core.distributed import World
+from noisegan.core.graphs import CudaCapture, PhaseGraphs, use_graphs
 from noisegan.core.images import grid_size, make_grid, save_image, to_bytes, to_float
 from noisegan.core.noise import StreamNoise
 from noisegan.core.phases import Batch, NonFiniteError, TrainingStep
@@ -71,6 +72,8 @@ class Trainer:
             config, self.options["networks"], strategies, data=self.options["pairing_data"], device=world.device
         )
         self.step = TrainingStep(self.state, config, dataset, self.streams, world)
+        if use_graphs(config.graphs, world):
+            self.step.play = PhaseGraphs(self.step.phase, CudaCapture(world.device), list(self.state.injectors()))
         self._stop = False
 
     @property
