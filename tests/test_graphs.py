@@ -18,7 +18,7 @@ from noisegan.core.config import TrainConfig, networks
 from noisegan.core.distributed import World
 from noisegan.core.graphs import WARM_UP, Capture, PhaseGraphs, use_graphs
 from noisegan.core.images import to_float
-from noisegan.core.phases import PHASES, Batch, NonFiniteError, TrainingStep
+from noisegan.core.phases import PHASES, NonFiniteError, RealBatch, TrainingStep
 from noisegan.core.rng import Streams
 from noisegan.core.state import TrainState
 from noisegan.manager import Plugins
@@ -54,7 +54,7 @@ class Run:
         for _ in range(steps):
             items = torch.arange(8) + 8 * self.state.step
             images, labels = to_float(self.data.images(items)), self.data.labels(items)
-            reports.append(self.step.run(Batch(images.to(self.device), labels.to(self.device))))
+            reports.append(self.step.run(RealBatch(images.to(self.device), labels.to(self.device))))
         return reports
 
 
@@ -70,6 +70,8 @@ CASES: dict[str, dict[str, Any]] = {
     "additive": {"noise": "additive(strength=0.1)"},
     "fuzzy": {"noise": "fuzzy"},
     "all points": {"noise": "all_points"},
+    "two players": {"noise": "filtering"},
+    "schedules and penalties": {"noise": "instance + roth"},
     "labels": {"noise": "none", "labels": 3},
     "accumulation": {"noise": "additive", "batch_gpu": 4},
     "bfloat16": {"noise": "fuzzy", "precision": "bf16"},
@@ -198,8 +200,8 @@ def test_what_a_graph_would_repeat_is_noticed(moved: str, monkeypatch: pytest.Mo
     else:
         play = captured.step.play
         captured.step.play = lambda name, inputs: play(name, inputs if captured.state.step <= WARM_UP else first[name])
-        first = {name: Batch(torch.zeros(8, 1, 8, 8), torch.zeros(8, 3)) for name in PHASES}
-        first |= {"G": Batch(torch.empty(0), torch.zeros(8, 3)), "PL": Batch(torch.empty(0), torch.zeros(4, 3))}
+        first = {name: RealBatch(torch.zeros(8, 1, 8, 8), torch.zeros(8, 3)) for name in PHASES}
+        first |= {"G": RealBatch(torch.empty(0), torch.zeros(8, 3)), "PL": RealBatch(torch.empty(0), torch.zeros(4, 3))}
         eager.go(WARM_UP + 1)
         captured.go(WARM_UP + 1)
     assert eager.go(2) != captured.go(2)

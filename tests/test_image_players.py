@@ -48,7 +48,7 @@ def runner(kind: type[ToyOpposedImage], **options: Any) -> TrainingStep:
 
 def gradients(step: TrainingStep, phase: str) -> dict[str, Tensor | None]:
     """Gradients that a phase leaves, of D and of the injector, before any optimiser has moved."""
-    step._phase(phase, REAL)
+    step.phase(phase, REAL)
     named = {f"D.{name}": p for name, p in step.state.D.named_parameters()}
     named["learned"] = step.state.image["toy"].learned  # type: ignore[assignment]
     return {name: None if p.grad is None else p.grad.clone() for name, p in named.items()}

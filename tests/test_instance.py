@@ -188,7 +188,7 @@ def test_the_discriminator_sees_noisy_images_of_both_kinds_in_every_phase() -> N
     deviations: list[Tensor] = []
     for phase in ("G", "D", "R1"):
         made.clear()
-        step._phase(phase, real)
+        step.phase(phase, real)
         sources = {"G": made, "D": [*made, real.images], "R1": [real.images]}[phase]
         deviations += [noisy - clean for noisy, clean in zip(seen[phase], sources, strict=True)]
     assert len(deviations) == 4

@@ -352,7 +352,7 @@ def test_float16_scales_its_losses_and_skips_overflow_as_on_a_gpu() -> None:
     from noisegan.core.data import open_dataset
     from noisegan.core.distributed import World
     from noisegan.core.images import to_float
-    from noisegan.core.phases import Batch, TrainingStep
+    from noisegan.core.phases import RealBatch, TrainingStep
     from noisegan.core.rng import Streams
     from noisegan.core.state import TrainState
 
@@ -366,7 +366,7 @@ def test_float16_scales_its_losses_and_skips_overflow_as_on_a_gpu() -> None:
             for kept in state.loss_scales.values():
                 kept.factor.fill_(scale)
         runner = TrainingStep(state, config, data, Streams(1), World(0, 1, device))
-        real = Batch(to_float(data.images(range(8))), data.labels(range(8)))
+        real = RealBatch(to_float(data.images(range(8))), data.labels(range(8)))
         return state, runner.run(real)
 
     _, full = step("fp32", 1)

@@ -10,7 +10,7 @@ from noisegan.api import FeatureInjector
 from noisegan.core.config import TrainConfig, networks
 from noisegan.core.distributed import join_world
 from noisegan.core.layers import settle
-from noisegan.core.phases import Batch, TrainingStep
+from noisegan.core.phases import RealBatch, TrainingStep
 from noisegan.core.rng import Streams
 from noisegan.core.state import TrainState
 from noisegan.facade import Generator
@@ -36,7 +36,7 @@ def steps(tensor: torch.Tensor) -> list[int]:
 def test_gradients_and_optimiser_states_lie_as_their_weights_do(plugins: Plugins, architecture: str) -> None:
     config, state = new_state(plugins, architecture)
     step = TrainingStep(state, config, open_data(config, silent=True), Streams(0), join_world("cpu"))
-    step.run(Batch(torch.zeros(4, 1, 8, 8), torch.zeros(4, 0)))
+    step.run(RealBatch(torch.zeros(4, 1, 8, 8), torch.zeros(4, 0)))
     copy = new_state(plugins, architecture)[1]
     copy.load({name: tensor.clone().contiguous() for name, tensor in state.tensors().items()}, state.counters())
     seen = 0

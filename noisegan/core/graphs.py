@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from noisegan.core.distributed import World
-from noisegan.core.phases import Batch
+from noisegan.core.phases import RealBatch
 
 WARM_UP = 3
 """Plays of a phase before it is captured: states of optimisers are made then, kernels loaded, workspaces taken."""
@@ -75,17 +75,17 @@ class PhaseGraphs:
         modules: whose buffers the phases read; if one of them has moved, all is captured again.
     """
 
-    def __init__(self, phase: Callable[[str, Batch], None], capture: Capture, modules: Sequence[nn.Module]) -> None:
+    def __init__(self, phase: Callable[[str, RealBatch], None], capture: Capture, modules: Sequence[nn.Module]) -> None:
         self._phase, self._capture, self._modules = phase, capture, modules
-        self._inputs: dict[str, Batch] = {}
+        self._inputs: dict[str, RealBatch] = {}
         self._plays: Counter[str] = Counter()
         self._recorded: dict[str, Work] = {}
         self._places = self._buffers()
 
-    def __call__(self, name: str, inputs: Batch) -> None:
+    def __call__(self, name: str, inputs: RealBatch) -> None:
         """Do a phase with these inputs, whose shapes never change."""
         if name not in self._inputs:
-            self._inputs[name] = Batch(inputs.images.clone(), inputs.labels.clone())
+            self._inputs[name] = RealBatch(inputs.images.clone(), inputs.labels.clone())
         held = self._inputs[name]
         held.images.copy_(inputs.images)
         held.labels.copy_(inputs.labels)

@@ -39,14 +39,17 @@ class NonFiniteError(ArithmeticError):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """This process's share of a phase's inputs: images [n, C, H, W] in [-1, 1], labels [n, c_dim]."""
+class RealBatch:
+    """This process's share of what a phase is given of the data: images [n, C, H, W] in [-1, 1], labels [n, c_dim].
+
+    The generator's phases are given labels alone.
+    """
 
     images: Tensor
     labels: Tensor
 
-    def part(self, here: slice) -> Batch:
-        return Batch(self.images[here], self.labels[here])
+    def part(self, here: slice) -> RealBatch:
+        return RealBatch(self.images[here], self.labels[here])
 
 
 class TrainingStep:
@@ -62,14 +65,14 @@ class TrainingStep:
         self.state, self.config, self.dataset, self.streams, self.world = state, config, dataset, streams, world
         self.batch: int = config.need("batch")
         self.micro_batch = config.micro_batch(world.size)
-        self.play: Callable[[str, Batch], None] = self.phase
+        self.play: Callable[[str, RealBatch], None] = self.phase
         self._losses = {"G": self._generator, "PL": self._path_length, "D": self._discriminator, "R1": self._r1}
         self._now = torch.zeros((), dtype=torch.int64, device=world.device)  # the step, for kernels to read
         self._failed = torch.zeros((), dtype=torch.bool, device=world.device)  # an earlier phase of this step
         self._outcomes = {name: torch.zeros(3, device=world.device) for name in PHASES}  # loss, moved?, failed?
         self._seen = Statistics()  # of the phase under way
 
-    def run(self, real: Batch) -> dict[str, float]:
+    def run(self, real: RealBatch) -> dict[str, float]:
         """The rest of the step that the state is in. Returns the loss of each phase that moved its optimiser.
 
         Raises:
@@ -105,14 +108,14 @@ class TrainingStep:
             return config.need("gamma") > 0 and step % config.r1_interval == 0
         return True
 
-    def _labels_alone(self, name: str) -> Batch:
+    def _labels_alone(self, name: str) -> RealBatch:
         """What the generator's phases are given: labels of random items of the data."""
         ids = self._ids(self._samples(name), "cpu")
         labels = torch.zeros(len(ids), 0)
         if self.dataset.c_dim > 0:
             source = self.streams[f"labels/{name}"].source(step=self.state.step, ids=ids)
             labels = self.dataset.labels(source.integers(len(self.dataset), 1)[:, 0])
-        return Batch(torch.empty(0, device=self.world.device), labels.to(self.world.device))
+        return RealBatch(torch.empty(0, device=self.world.device), labels.to(self.world.device))
 
     def _report(self, due: list[str]) -> dict[str, float]:
         """The step's only wait for the device.
@@ -136,7 +139,7 @@ class TrainingStep:
             return f"float16 overflows in phase {name} however small the loss scale"
         return f"the {what} of phase {name} is not finite"
 
-    def phase(self, name: str, inputs: Batch) -> None:
+    def phase(self, name: str, inputs: RealBatch) -> None:
         """Gradients over all micro-batches and processes, then one move of the optimiser; none if it went wrong."""
         state, world = self.state, self.world
         side = "G" if name in ("G", "PL") else "D"
@@ -190,7 +193,7 @@ class TrainingStep:
         self._outcomes[name].copy_(torch.stack((loss, moves, failed)))
         return moves
 
-    def _generator(self, ids: Tensor, inputs: Batch) -> tuple[Tensor, Tensor]:
+    def _generator(self, ids: Tensor, inputs: RealBatch) -> tuple[Tensor, Tensor]:
         c = inputs.labels
         ws, w_sum = self._latents("G", ids, c)
         penalties: list[Tensor] = []
@@ -201,7 +204,7 @@ class TrainingStep:
         self._seen.add("Loss/G/loss", values)
         return sum(penalties, values), w_sum
 
-    def _path_length(self, ids: Tensor, inputs: Batch) -> tuple[Tensor, Tensor]:
+    def _path_length(self, ids: Tensor, inputs: RealBatch) -> tuple[Tensor, Tensor]:
         ws, _ = self._latents("PL", ids, inputs.labels)
         images = self._images(ws, "PL", ids)
         direction = self._source("path_length", ids).normal(*images.shape[1:])
@@ -210,7 +213,7 @@ class TrainingStep:
         self._seen.add("Loss/pl_penalty", penalty)
         return penalty * (self.config.pl_weight * self.config.pl_interval), lengths.detach().sum()
 
-    def _discriminator(self, ids: Tensor, inputs: Batch) -> tuple[Tensor, Tensor]:
+    def _discriminator(self, ids: Tensor, inputs: RealBatch) -> tuple[Tensor, Tensor]:
         images, c = inputs.images, inputs.labels
         with torch.no_grad():
             # Labels of the real images: of the right distribution, and a penalty then needs one set of labels only.
@@ -229,7 +232,7 @@ class TrainingStep:
             values = values + value
         return values + sum(penalties) / 2, values.new_zeros(())  # each image injector saw both kinds of images
 
-    def _r1(self, ids: Tensor, inputs: Batch) -> tuple[Tensor, Tensor]:
+    def _r1(self, ids: Tensor, inputs: RealBatch) -> tuple[Tensor, Tensor]:
         images, c = inputs.images, inputs.labels
         scale = self._loss_scale("D")
         penalty, _ = losses.r1_penalty(lambda x: self._judge(x, c, "R1", ids), images, scale=scale)  # [n]

@@ -26,7 +26,7 @@ from noisegan.core.distributed import World
 from noisegan.core.graphs import CudaCapture, PhaseGraphs, use_graphs
 from noisegan.core.images import grid_size, make_grid, save_image, to_bytes, to_float
 from noisegan.core.noise import StreamNoise
-from noisegan.core.phases import Batch, NonFiniteError, TrainingStep
+from noisegan.core.phases import NonFiniteError, RealBatch, TrainingStep
 from noisegan.core.probe import learned_quantities, noise_to_signal
 from noisegan.core.reporting import Reporter
 from noisegan.core.rng import Streams
@@ -151,7 +151,7 @@ class Trainer:
         with data:
             while self.nimg < total:
                 images, labels, _ = next(data)
-                real = Batch(to_float(images.to(self.world.device)), labels.to(self.world.device))
+                real = RealBatch(to_float(images.to(self.world.device)), labels.to(self.world.device))
                 losses = self._guarded_step(real)
                 if view:
                     step = StepView(step=self.state.step - 1, nimg=self.nimg, losses=losses)
@@ -170,7 +170,7 @@ class Trainer:
                     self._interrupt()
         return last
 
-    def _guarded_step(self, real: Batch) -> dict[str, float]:
+    def _guarded_step(self, real: RealBatch) -> dict[str, float]:
         step = self.state.step
         try:
             losses = self.step.run(real)

@@ -17,7 +17,7 @@ from noisegan.core.data import ImageDataset, open_dataset
 from noisegan.core.distributed import join_world
 from noisegan.core.images import to_float
 from noisegan.core.noise import StreamNoise
-from noisegan.core.phases import PHASES, Batch, TrainingStep
+from noisegan.core.phases import PHASES, RealBatch, TrainingStep
 from noisegan.core.rng import Streams
 from noisegan.core.state import TrainState
 from noisegan.manager import Plugins
@@ -85,7 +85,7 @@ class Workload:
         dataset = synthetic_images(self.config.need("resolution"))
         self.step = TrainingStep(self.state, self.config, dataset, self.streams, world)
         items = torch.arange(self.batch)
-        self.real = Batch(to_float(dataset.images(items)), dataset.labels(items))
+        self.real = RealBatch(to_float(dataset.images(items)), dataset.labels(items))
         self.z = self.streams["z"].source(ids=range(self.batch)).normal(self.state.G.z_dim)
         self._now = CLOCKS[clock]
         self._times: Times = {}
@@ -115,7 +115,7 @@ class Workload:
         self.state.G_ema(self.z, noise=StreamNoise(self.streams, ids=range(self.batch), step=self.state.step))
         return self._now() - start
 
-    def _timed_phase(self, name: str, inputs: Batch) -> None:
+    def _timed_phase(self, name: str, inputs: RealBatch) -> None:
         assert name in PHASES
         self.on_phase(name)
         start = self._now()
