@@ -1,4 +1,4 @@
-"""geomstats through the guard: its import leaves no trace."""
+"""geomstats through the guard: its import leaves no trace, its spaces keep dtype and have a derivative at zero."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from noisegan.plugins.geometry.geomstats import import_geomstats
+from noisegan.errors import NoiseganError
+from noisegan.plugins.geometry import manifold
+from noisegan.plugins.geometry.geomstats import geomstats_manifold, import_geomstats
 
 TRACELESS = """
 import logging, os, random, sys, warnings
@@ -84,3 +87,106 @@ def test_a_missing_package_is_one_sentence() -> None:
 
 def test_it_can_be_asked_again() -> None:
     assert import_geomstats() is import_geomstats()
+
+
+SPACES = [
+    "euclidean.Euclidean?dim=3",
+    "hypersphere.Hypersphere?dim=3",
+    "hyperboloid.Hyperboloid?dim=3",
+    "poincare_ball.PoincareBall?dim=3",
+    "poincare_half_space.PoincareHalfSpace?dim=2",
+    "spd_matrices.SPDMatrices?n=3",
+    "stiefel.Stiefel?n=4&p=2",
+    "grassmannian.Grassmannian?n=4, p=2",
+    "special_orthogonal.SpecialOrthogonal?n=3",
+    "klein_bottle.KleinBottle",
+    "symmetric_matrices.SymmetricMatrices?n=2",
+    "positive_lower_triangular_matrices.PositiveLowerTriangularMatrices?n=2",
+]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_spaces_by_name(name: str) -> None:
+    m = geomstats_manifold(f"geomstats:{name}")
+    o = m.origin(torch.zeros(()))
+    assert o.dtype == torch.float32
+    generator = torch.Generator().manual_seed(1)
+    xi = 0.3 * torch.randn(2, 3, m.dim, generator=generator)
+    x = m.exp(o, m.from_normal(o, xi))  # [2, 3, *point_shape]
+    assert x.shape == (2, 3, *m.point_shape)
+    v = m.from_normal(x, 0.3 * torch.randn(2, 3, m.dim, generator=generator))
+    y = m.exp(x, v)
+    assert y.dtype == torch.float32
+    assert bool(y.isfinite().all())
+    assert m.exp(x.double(), v.double()).dtype == torch.float64
+    assert m.exp(x.bfloat16(), v.bfloat16()).dtype == torch.bfloat16
+    assert torch.get_default_dtype() == torch.float32
+    sigma = torch.zeros((), requires_grad=True)
+    w = torch.randn(y.shape, generator=generator)
+    (slope,) = torch.autograd.grad((w * m.exp(x, sigma * v)).sum(), sigma, create_graph=True)
+    torch.testing.assert_close(slope, (w * v).sum(), rtol=1e-5, atol=1e-5)
+    assert bool(slope.isfinite())
+    x, v = o.double().expand(y.shape), m.from_normal(o, xi).double()  # exactly on the manifold
+    small = 5e-5 / v.norm()  # on both sides of where the adapter hands over
+    torch.testing.assert_close(m.exp(x, small * v), x + small * v, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "native"),
+    [
+        ("hypersphere.Hypersphere?dim=3", "sphere(dim=3)"),
+        ("poincare_ball.PoincareBall?dim=3", "poincare_ball(dim=3)"),
+        ("spd_matrices.SPDMatrices?n=3", "spd_affine(n=3)"),
+        ("special_orthogonal.SpecialOrthogonal?n=3", "so(n=3)"),
+        ("stiefel.Stiefel?n=4&p=2", "stiefel(n=4, p=2)"),
+    ],
+)
+def test_frames_and_maps_are_those_of_the_native_manifold(name: str, native: str) -> None:
+    m, own = geomstats_manifold(f"geomstats:{name}"), manifold(native)
+    assert (m.dim, m.point_shape) == (own.dim, own.point_shape)
+    xi = torch.randn(3, m.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    x = own.exp_normal(own.origin(xi), 0.5 * xi)
+    v = m.from_normal(x, xi)
+    assert torch.allclose(own.inner(x, v, v), xi.square().sum(-1))
+    assert torch.allclose(m.to_normal(x, v), xi)
+    assert torch.allclose(m.exp(x, v), own.exp(x, v), atol=1e-10)
+    assert torch.allclose(m.log(x, m.exp(x, 0.5 * v)), 0.5 * v, atol=1e-6)
+    assert m.injectivity_radius(x).shape == (3,)
+
+
+def test_what_a_space_lacks_is_named() -> None:
+    m = geomstats_manifold("geomstats:positive_lower_triangular_matrices.PositiveLowerTriangularMatrices?n=2")
+    with pytest.raises(NoiseganError) as caught:
+        m.injectivity_radius(m.origin(torch.zeros(())))
+    assert str(caught.value) == f"manifold {m.name!r}: geomstats does not offer 'injectivity_radius' for it"
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        (
+            "geomstats:Hypersphere",
+            "'geomstats:Hypersphere' is not the name of a space of geomstats; "
+            "write geomstats:module.Class?argument=value, such as geomstats:hypersphere.Hypersphere?dim=63",
+        ),
+        (
+            "geomstats:hypersphere.Hypersphere?dim=three",
+            "'geomstats:hypersphere.Hypersphere?dim=three': 'dim=three' is not argument=value with a Python literal, "
+            "such as dim=63",
+        ),
+        (
+            "geomstats:hypersphere.Sphere?dim=3",
+            "'geomstats:hypersphere.Sphere?dim=3': geomstats has no 'Sphere' in geometry.hypersphere or "
+            "information_geometry.hypersphere; see its documentation for names",
+        ),
+    ],
+)
+def test_names_that_cannot_be_read_are_refused(spec: str, sentence: str) -> None:
+    with pytest.raises(NoiseganError) as caught:
+        geomstats_manifold(spec)
+    assert str(caught.value) == sentence
+
+
+def test_bad_arguments_are_refused_by_the_name_of_the_space() -> None:
+    with pytest.raises(NoiseganError, match=r"Hypersphere\?size=3': geomstats refuses these arguments: .*'size'"):
+        geomstats_manifold("geomstats:hypersphere.Hypersphere?size=3")
