@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from noisegan.plugins.geometry import Manifold, Product, Sphere, Torus, manifold, manifold_checks
+from noisegan.plugins.geometry import (
+    NATIVE,
+    Manifold,
+    Product,
+    Sphere,
+    Torus,
+    assert_manifold,
+    manifold,
+    manifold_checks,
+)
 
 SPECS = (
     "euclidean(dim=3)",
@@ -21,6 +30,15 @@ SPECS = (
     "torus(dim=3)",
     "sphere(dim=3)^2",
     "product(sphere(dim=2)^2, poincare_ball(dim=2), torus(dim=1))",
+)
+MATRICES = (
+    "spd_affine(n=2)",
+    "spd_logeuclidean(n=2)",
+    "spd_bures(n=2)",
+    "so(n=3)",
+    "grassmannian(n=4, p=2)",
+    "stiefel(n=3, p=2)",
+    "product(spd_affine(n=2), sphere(dim=2))",
 )
 CHECKS_OF_ALL = [(spec, check) for spec in SPECS for check in manifold_checks(manifold(spec))]
 
@@ -34,6 +52,15 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 )
 def test_every_manifold_keeps_every_promise(check: Callable[[], None]) -> None:
     check()
+
+
+@pytest.mark.parametrize("spec", MATRICES)
+def test_every_manifold_of_matrices_keeps_every_promise(spec: str) -> None:
+    assert_manifold(manifold(spec))
+
+
+def test_every_native_manifold_is_checked() -> None:
+    assert {type(manifold(spec)) for spec in (*SPECS, *MATRICES)} == set(NATIVE)
 
 
 @pytest.mark.parametrize("M", [manifold(spec) for spec in SPECS], ids=SPECS)
