@@ -99,35 +99,33 @@ def hyperbolic(
 
 def moments(f: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """|f|^2, <f, e> and |e|^2, each [N, G, 1, H, W], of f [N, G, d, H, W] and e [N, G, d or 1, H, W]."""
-    if e.shape[DIM] == f.shape[DIM]:
-        return _dot(f, f), _dot(f, e), _dot(e, e)
-    return _dot(f, f), f.sum(DIM, keepdim=True) * e, f.shape[DIM] * e.square()
+    if _in_pieces(f):
+        out: tuple[Tensor, Tensor, Tensor] = _Moments.apply(f, e.expand(f.shape[0], f.shape[1], -1, -1, -1))
+        return out
+    ee = (e * e).sum(DIM, keepdim=True) * (f.shape[DIM] // e.shape[DIM])
+    return _dot(f, f), _dot(f, e), ee
 
 
 def combine(a: Tensor, f: Tensor, b: Tensor, e: Tensor) -> Tensor:
-    """a f + b e, [N, G, d, H, W]; a and b are [N, G, 1, H, W]."""
-    if e.shape[DIM] == f.shape[DIM] and _in_pieces(f):
-        out: Tensor = _Combine.apply(a, f, b, e)
+    """a f + b e, [N, G, d, H, W]; a and b are [N, G, 1, H, W], e [N, G, d or 1, H, W]."""
+    if _in_pieces(f):
+        whole = (f.shape[0], f.shape[1], -1, -1, -1)
+        out: Tensor = _Combine.apply(a, f, b, e.expand(whole))
         return out
     return a * f + b * e
 
 
 def _in_pieces(f: Tensor) -> bool:
-    """A CPU works sample by sample, so that what is computed in between stays in its cache."""
-    return (
-        f.device.type == "cpu" and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
-    )
+    """A CPU works sample by sample, so that what is computed in between stays in its cache. Compilers and torch.func
+    see PyTorch's own operations, which they can transform."""
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return f.device.type == "cpu" and not transformed
 
 
 def _dot(f: Tensor, e: Tensor) -> Tensor:
-    if _in_pieces(f):
-        out: Tensor = _Dot.apply(f, e)
-        return out
-    return (f * e).sum(DIM, keepdim=True)
-
-
-def _sum_of_products(f: Tensor, e: Tensor) -> Tensor:
-    """Of maps without gradient: [N, G, d, H, W] -> [N, G, 1, H, W]."""
+    """Sum over features, [N, G, 1, H, W]."""
+    if torch.is_grad_enabled() or not _in_pieces(f):
+        return (f * e).sum(DIM, keepdim=True)
     out = f.new_empty(*f.shape[:DIM], 1, *f.shape[DIM + 1 :])
     product = torch.empty_like(f[0])
     for f_i, e_i, out_i in zip(f, e, out, strict=True):
@@ -136,46 +134,49 @@ def _sum_of_products(f: Tensor, e: Tensor) -> Tensor:
     return out
 
 
-def _linear(a: Tensor, f: Tensor, b: Tensor, e: Tensor) -> Tensor:
-    """a f + b e of maps without gradient."""
-    out = torch.empty_like(f)
-    for a_i, f_i, b_i, e_i, out_i in zip(a, f, b, e, out, strict=True):
-        torch.mul(f_i, a_i, out=out_i)
-        out_i.addcmul_(e_i, b_i)
-    return out
+def _like(gradient: Tensor, e: Tensor) -> Tensor:
+    """Summed over features where e is one map for all."""
+    return gradient if e.shape[DIM] == gradient.shape[DIM] else gradient.sum(DIM, keepdim=True)
 
 
-class _Dot(torch.autograd.Function):
-    """Sum over features of f e, sample by sample; f and e may be the same tensor."""
+class _Moments(torch.autograd.Function):
+    """`moments`; keeps f and e only, and its gradient in f is one combination of the two."""
 
     @staticmethod
-    def forward(ctx: Any, f: Tensor, e: Tensor) -> Tensor:
+    def forward(ctx: Any, f: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(f, e)
-        return _sum_of_products(f, e)
+        return _dot(f, f), _dot(f, e), _dot(e, e) * (f.shape[DIM] // e.shape[DIM])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, g_ff: Tensor, g_fe: Tensor, g_ee: Tensor) -> tuple[Tensor | None, Tensor | None]:
         f, e = ctx.saved_tensors
         need_f, need_e = ctx.needs_input_grad
-        return g * e if need_f else None, g * f if need_e else None
+        repeats = f.shape[DIM] // e.shape[DIM]
+        return (
+            combine(2 * g_ff, f, g_fe, e) if need_f else None,
+            _like(g_fe * f, e) + 2 * repeats * g_ee * e if need_e else None,
+        )
 
 
 class _Combine(torch.autograd.Function):
-    """a f + b e, sample by sample."""
+    """`combine`."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, f: Tensor, b: Tensor, e: Tensor) -> Tensor:
         ctx.save_for_backward(a, f, b, e)
-        return _linear(a, f, b, e)
+        out = torch.empty_like(f)
+        for a_i, f_i, b_i, e_i, out_i in zip(a, f, b, e, out, strict=True):
+            torch.mul(f_i, a_i, out=out_i)
+            out_i.addcmul_(e_i, b_i)
+        return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         a, f, b, e = ctx.saved_tensors
         need_a, need_f, need_b, need_e = ctx.needs_input_grad
-        dot = _dot if torch.is_grad_enabled() else _sum_of_products
         return (
-            dot(g, f) if need_a else None,
+            _dot(g, f) if need_a else None,
             a * g if need_f else None,
-            dot(g, e) if need_b else None,
-            b * g if need_e else None,
+            _dot(g, e) if need_b else None,
+            _like(b * g, e) if need_e else None,
         )
