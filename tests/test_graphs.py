@@ -18,6 +18,7 @@ from noisegan.core.config import TrainConfig, networks
 from noisegan.core.distributed import World
 from noisegan.core.graphs import WARM_UP, Capture, PhaseGraphs, use_graphs
 from noisegan.core.images import to_float
+from noisegan.core.loss_scale import GROWS_AFTER, LossScale
 from noisegan.core.phases import PHASES, NonFiniteError, RealBatch, TrainingStep
 from noisegan.core.rng import Streams
 from noisegan.core.state import TrainState
@@ -162,24 +163,59 @@ def test_phases_after_one_that_failed_leave_no_trace_either(monkeypatch: pytest.
     assert_same_state(whole.state, broken.state)
 
 
-def test_a_gradient_that_is_not_finite_is_told_from_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Breaks(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x.clone()
+class Breaks(torch.autograd.Function):
+    """The identity, whose gradient is infinite."""
 
-        @staticmethod
-        def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
-            return g * float("inf")
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
 
-    run = Run("none")
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        return g * float("inf")
+
+
+def break_gradients(patch: pytest.MonkeyPatch) -> None:
     honest = losses.discriminator_loss
-    monkeypatch.setattr(losses, "discriminator_loss", lambda *a: Breaks.apply(honest(*a)))  # type: ignore[no-untyped-call]
+    patch.setattr(losses, "discriminator_loss", lambda *a: Breaks.apply(honest(*a)))  # type: ignore[no-untyped-call]
+
+
+def test_a_gradient_that_is_not_finite_is_told_from_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("none")
+    break_gradients(monkeypatch)
     before = {name: p.detach().clone() for name, p in run.state.D.named_parameters()}
     with pytest.raises(NonFiniteError, match="the gradient of phase D is not finite"):
         run.go(1)
     for name, p in run.state.D.named_parameters():
         assert torch.equal(p, before[name]), name
+
+
+def test_float16_that_overflows_lowers_its_scale_until_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("none", precision="fp16", gamma=0.0, pl_weight=0.0)
+    run.state.loss_scales["D"].factor.fill_(2.0)
+    break_gradients(monkeypatch)
+    before = {name: p.detach().clone() for name, p in run.state.D.named_parameters()}
+    (report,) = run.go(1)
+    assert set(report) == {"G"}
+    assert float(run.state.loss_scales["D"].factor) == 1
+    with pytest.raises(NonFiniteError, match="float16 overflows in phase D however small the loss scale"):
+        run.go(1)
+    for name, p in run.state.D.named_parameters():
+        assert torch.equal(p, before[name]), name
+
+
+def test_the_loss_scale_doubles_after_many_moves_without_overflow() -> None:
+    scale, yes, no = LossScale(CPU), torch.tensor(True), torch.tensor(False)
+    start = float(scale.factor)
+    for _ in range(GROWS_AFTER - 1):
+        scale.update(moved=yes, overflown=no)
+    scale.update(moved=no, overflown=no)  # a phase after one that failed
+    assert float(scale.factor) == start
+    scale.update(moved=yes, overflown=no)
+    assert (float(scale.factor), float(scale.moves)) == (2 * start, 0)
+    scale.update(moved=yes, overflown=no)
+    scale.update(moved=no, overflown=yes)
+    assert (float(scale.factor), float(scale.moves)) == (start, 0)
 
 
 # ------------------------------------------------------------------------------------------- the recorder bites
