@@ -41,13 +41,15 @@ def test_command_writes_what_it_shows(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(step, "Worker", WorkerHere)
     path = tmp_path / "bench.json"
     words = "--sizes toy --precision fp32 --impl noisegan --threads 1 --rounds 1"
-    parts = "--only step --only strategies --only generator --only bias_act"
+    parts = "--only step --only strategies --only generator --only invert --only bias_act"
     result = CliRunner().invoke(main, [*words.split(), *parts.split(), "--json", str(path)])
     assert result.exit_code == 0, result.output
     figures = json.loads(path.read_text())
     assert figures["facts"]["threads"] == 1
     assert figures["facts"]["backend"] in ("native", "reference")
     assert {row["op"] for row in figures["ops"]} == {"bias_act"}
+    assert all(row["ratio"] > 0 for row in figures["invert"])
+    assert len(figures["invert"]) == 1
     assert {(row["layout"], row["pass"]) for row in figures["ops"]} == {
         (layout, passes) for layout in ops.LAYOUTS for passes in ("fwd", "fwd+bwd")
     }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import noisegan
 from noisegan.api import FeatureInjector, LatentInjector, NoiseSite, NoiseSource, Params, Strategy, StrategySpec
+from noisegan.core.layers import set_precision
 from noisegan.core.noise import StreamNoise
 from noisegan.core.rng import Streams
 from noisegan.errors import NoiseganError
@@ -513,3 +514,20 @@ def test_an_inversion_names_itself_by_content() -> None:
     assert 0 <= content_id(image) < 2**62
     assert Inversion.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert noise_module.NOISES == ("off", "fixed", "optimised")
+
+
+def test_low_precision_computes_low_and_tells_in_full() -> None:
+    """Blocks and distances compute in bfloat16; what comes out is near, and its distances are those in float32."""
+    G = network("additive(strength=0.3)", resolution=32, img_channels=3)
+    targets, *_ = samples(G, 2)
+    options = ProjectorOptions(steps=8)
+    full = invert(G, targets, options)
+    set_precision(G, torch.bfloat16)
+    low = invert(G, targets, options)
+    loss = make_loss("st-lpips-alex", CPU)
+    for a, b, target in zip(full, low, targets, strict=True):
+        assert not torch.equal(a.w, b.w)
+        assert b.w.dtype == b.image.dtype == torch.float32
+        assert b.losses["st-lpips-alex"][-1] == pytest.approx(a.losses["st-lpips-alex"][-1], rel=0.2)
+        told = loss(b.image[None], loss.prepare(target[None]))["st-lpips-alex"]
+        assert b.final["st-lpips-alex"] == pytest.approx(float(told[0]), rel=1e-4)

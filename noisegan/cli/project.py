@@ -27,7 +27,7 @@ from noisegan.cli.options import boolean_option, load_plugins, open_outdir, plug
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="images at a time")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="of perturbations")
 @click.option("--noise-seed", default=0, show_default=True, type=click.IntRange(0), help="of the noise at the start")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 in the generator's large blocks")
+@click.option("--precision", default="fp32", show_default=True, help="fp32; bf16 in large layers")
 @boolean_option("--save-video", default=False, help="write proj.mp4 (needs imageio[ffmpeg])  [default: no]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto")
 @plugin_option

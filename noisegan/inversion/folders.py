@@ -53,8 +53,8 @@ def project(
         outdir: an existing folder; gets a folder per image. Images whose folder is there, made with the same settings,
             are passed over.
         batch: images at a time.
-        precision: `fp32`, or `bf16`, `fp16`: what the generator's blocks of high resolution compute in. Latents, noise
-            and distances stay in float32.
+        precision: `fp32`, or `bf16`, `fp16`: what the generator's blocks of high resolution and the networks of the
+            distances compute in. Latents, noise and the distances told of results stay in float32.
         encoder: a folder or file that `train-encoder` made.
         save_video: write proj.mp4.
         **options: fields of `ProjectorOptions`. `perturbation` is 0 with an encoder where it is left out.

@@ -13,13 +13,14 @@ as they have nothing left to see otherwise.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisegan.errors import NoiseganError, near_match
 from noisegan.inversion.lpips import BACKBONES, load_lpips
@@ -44,6 +45,10 @@ class Distance(Protocol):
 
     weights: str
 
+    def lowered(self, dtype: torch.dtype) -> Distance:
+        """The same distance, its network computing in `dtype`."""
+        ...
+
     def prepare(self, target: Tensor) -> list[Tensor]:
         """What is kept of targets [M, 3, H, W], RGB in [-1, 1]."""
         ...
@@ -58,6 +63,9 @@ class Mse:
 
     weights = "none"
 
+    def lowered(self, dtype: torch.dtype) -> Mse:
+        return self
+
     def prepare(self, target: Tensor) -> list[Tensor]:
         return [target]
 
@@ -66,17 +74,33 @@ class Mse:
 
 
 class Perceptual:
-    """sum over slices of the mean over pixels of c_l . (u_l(a) - u_l(b))^2, Zhang et al. 2018, eq. 1."""
+    """sum over slices of the mean over pixels of c_l . (u_l(a) - u_l(b))^2, Zhang et al. 2018, eq. 1.
 
-    def __init__(self, network: Features, weights: str) -> None:
-        self._network, self.weights = network, weights
+    Args:
+        network: what makes the features.
+        weights: what its weights are, for reports.
+        dtype: what the network computes in, default that of its weights; differences and sums stay in that of the
+            images.
+    """
+
+    def __init__(self, network: Features, weights: str, dtype: torch.dtype | None = None) -> None:
+        self._network, self.weights, self._dtype = network, weights, dtype
+
+    def lowered(self, dtype: torch.dtype) -> Perceptual:
+        network = copy.deepcopy(self._network)
+        assert isinstance(network, nn.Module)
+        return Perceptual(network.to(dtype), self.weights, dtype)
 
     @torch.no_grad()
     def prepare(self, target: Tensor) -> list[Tensor]:
-        return [unit(x) for x in self._network.slices(_resized(target))]
+        return [unit(x) for x in self._slices(target)]
+
+    def _slices(self, images: Tensor) -> list[Tensor]:
+        x = _resized(images)
+        return [y.to(images.dtype) for y in self._network.slices(x if self._dtype is None else x.to(self._dtype))]
 
     def __call__(self, images: Tensor, target: list[Tensor]) -> Tensor:
-        slices = self._network.slices(_resized(images))
+        slices = self._slices(images)
         terms = [
             (head * (unit(x) - y).square()).sum(dim=1).mean(dim=(1, 2))  # [M]
             for head, x, y in zip(self._network.heads(), slices, target, strict=True)
@@ -99,6 +123,10 @@ class Loss:
         if len(self._terms) == 1 and self._terms[0][1] == 1:
             return self._terms[0][0]
         return ",".join(f"{name}={weight:g}" for name, weight, _ in self._terms)
+
+    def lowered(self, dtype: torch.dtype) -> Loss:
+        """The same loss, its networks computing in `dtype`."""
+        return Loss([(name, weight, distance.lowered(dtype)) for name, weight, distance in self._terms])
 
     def prepare(self, target: Tensor) -> Prepared:
         """What is kept of targets [N, C, H, W] in [-1, 1]."""

@@ -125,7 +125,8 @@ class Projector:
     """Inverts batches with one network and one set of options; what does not depend on the target is computed once.
 
     Args:
-        G: the network; it is not changed.
+        G: the network; it is not changed. Where its blocks are set to a low precision (`set_precision`), so are the
+            networks of the distances; latents, noise, sums and what is told of the result stay as they are.
         options: how.
         loss: made already (its weights are loaded once for several networks); default: from the options.
         encoder: images [N, C, R, R] -> w [N, D] to start from, instead of the mean.
@@ -146,6 +147,8 @@ class Projector:
         self.G, self.options, self._encoder = G, options, encoder
         self._device, self._dtype = G.mapping.w_avg.device, G.mapping.w_avg.dtype
         self.loss = loss if loss is not None else make_loss(options.loss, self._device, self._dtype)
+        low = next((block.low_precision for block in G.synthesis.blocks() if block.low_precision is not None), None)
+        self._fast = self.loss if low is None else self.loss.lowered(low)
         self.statistics: WStatistics = w_statistics(G, seed=options.seed, class_index=options.class_index)
         self.infos = describe_noise(G)
 
@@ -179,7 +182,7 @@ class Projector:
             start = self._encoder(targets) if self._encoder is not None else None
         latents = Latents(G, options.space, len(ids), self.statistics, start=start, class_index=options.class_index)
         noise = NoiseVariables(self.infos, noise_start, optimise=options.noise == "optimised")
-        prepared = self.loss.prepare(targets)
+        prepared = self._fast.prepare(targets)
         path = self._optimise(latents, noise, prepared, ids, frames, progress)
         with torch.no_grad():
             ws, drawn = latents.ws(), {key: tensor.detach() for key, tensor in noise.tensors().items()}
@@ -212,9 +215,9 @@ class Projector:
                 source = stream.source(step=step, ids=ids, device=self._device)
                 sigma = options.perturbation * latents.scale * spread
                 perturbation = sigma * source.normal(*latents.leaf.shape[1:]).to(self._dtype)
-            values = self.loss(synthesis(latents.ws(perturbation), noise.tensors()), prepared)
+            values = self._fast(synthesis(latents.ws(perturbation), noise.tensors()), prepared)
             penalty = noise.penalty().expand(len(ids))
-            total = (self.loss.total(values) + options.noise_weight * penalty).sum()
+            total = (self._fast.total(values) + options.noise_weight * penalty).sum()
             for leaf, gradient in zip(leaves, torch.autograd.grad(total, leaves), strict=True):
                 leaf.grad = gradient
             adam.step()

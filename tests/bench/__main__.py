@@ -12,11 +12,11 @@ import click
 import torch
 from rich.console import Console
 
-from bench import generator, measure, ops, step, tables
+from bench import generator, invert, measure, ops, step, tables
 from bench.workload import SIZES
 from noisegan.core.memory import keep_freed_memory
 
-PARTS = ("ops", "step", "strategies", "generator")
+PARTS = ("ops", "step", "strategies", "generator", "invert")
 WIDTH = 170
 """Columns of a table that goes to a file."""
 DEFAULT_SIZES = tuple(size for size in SIZES if size != "toy")
@@ -76,6 +76,8 @@ def main(
         )
     if "generator" in parts:
         save("generator", list(generator.run(sizes, precisions=precision, threads=threads, rounds=rounds, tell=tell)))
+    if "invert" in parts:
+        save("invert", list(invert.run(sizes, precisions=precision, rounds=rounds, clock=clock, tell=tell)))
 
 
 if __name__ == "__main__":

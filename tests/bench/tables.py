@@ -43,6 +43,18 @@ def step(rows: Rows) -> Table:
     return table
 
 
+def invert(rows: Rows) -> Table:
+    table = _table(
+        "inversion: images per minute at 1,000 steps, one at a time and in batches of the same steps",
+        ("size", "dtype", "noise"),
+        ("one at a time", "batch 16", "ratio"),
+    )
+    for row in rows:
+        figures = (f"{row['one_img_per_min']:.2f}", f"{row['many_img_per_min']:.2f}", f"{row['ratio']:.2f}")
+        table.add_row(row["size"], row["precision"], row["noise"], *figures)
+    return table
+
+
 def strategies(rows: Rows) -> Table:
     table = _table(
         "strategies: time beyond that of `none`",

@@ -178,7 +178,10 @@ class Blur(nn.Module):
         self.register_buffer("filt", torch.zeros(channels, 1, 3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), self.filt, stride=2, groups=len(self.filt))
+        # In bfloat16 a CPU's backward pass of such a convolution takes nine times as long as in float32.
+        filt = self.filt.float() if x.dtype in (torch.bfloat16, torch.float16) else self.filt
+        padded = F.pad(x, (2, 2, 2, 2), mode="reflect").to(filt.dtype)
+        return F.conv2d(padded, filt, stride=2, groups=len(filt)).to(x.dtype)
 
 
 class Head(nn.Module):
