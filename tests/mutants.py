@@ -214,6 +214,24 @@ class NormalisesNoise(ToyFeature):
         return super().forward(x, noise / noise.square().mean(dim=(1, 2, 3), keepdim=True).sqrt(), w)
 
 
+@breaks("regularises_per_sample", "do not mix samples in regularise")
+class RegularisesTheBatch(ToyFeature):
+    def regularise(self, noise: Tensor) -> Tensor | None:
+        return noise.square().mean().expand(len(noise))
+
+
+@breaks("regularises_per_sample", "expected [3]: one per sample")
+class RegularisesToAScalar(ToyFeature):
+    def regularise(self, noise: Tensor) -> Tensor | None:
+        return noise.square().mean()
+
+
+@breaks("regularises_per_sample", "do not mix samples in it")
+class RenormalisesTheBatch(ToyFeature):
+    def renormalise(self, noise: Tensor) -> Tensor | None:
+        return noise / noise.std()
+
+
 @breaks("noise_matters", "draws give the same output")
 class IgnoresNoise(ToyFeature):
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:

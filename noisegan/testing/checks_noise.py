@@ -95,6 +95,33 @@ def works_with_noise_off(place: Place) -> None:
 
 
 @check("place", TENSOR_POINTS)
+def regularises_per_sample(place: Place) -> None:
+    """regularise gives a finite number per sample and renormalise noise of the same shape, of each sample alone."""
+    injector, noise = place.moved(), _draw(place)
+    with where("regularise"):
+        penalty = injector.regularise(noise)
+    with where("renormalise"):
+        back = injector.renormalise(noise)
+    if penalty is not None:
+        shape = list(penalty.shape)
+        require(shape == [len(noise)], f"regularise returned shape {shape}, expected [{len(noise)}]: one per sample")
+        require(bool(penalty.isfinite().all()), "regularise returned a number that is not finite for noise as drawn")
+        alone = injector.regularise(noise[1:2])
+        require(
+            alone is not None and close(penalty[1:2], alone, 1e-5),
+            "the penalty of a sample in a batch differs from its penalty alone; do not mix samples in regularise",
+        )
+    if back is not None:
+        shape = list(back.shape)
+        require(shape == list(noise.shape), f"renormalise returned shape {shape}, expected {list(noise.shape)}")
+        alone = injector.renormalise(noise[1:2])
+        require(
+            alone is not None and close(back[1:2], alone, 1e-5),
+            "renormalise gives a sample in a batch other numbers than alone; do not mix samples in it",
+        )
+
+
+@check("place", TENSOR_POINTS)
 def noise_matters(place: Place) -> None:
     """Other draws give other outputs, for every sample, unless draw returns no numbers."""
     injector = place.moved()
