@@ -35,11 +35,16 @@ from noisegan.manager import Plugins
 SITE = "b16.conv1"
 SEED = 1
 DRAWS = 64
-VISIBLE = 0.6
-"""What learned strengths that start at zero are set to."""
+CANDIDATES = 8
+"""Noisy images of which the one that differs most is shown: some strategies leave many images alone."""
+VISIBLE = 0.3
+"""Size of what starts at zero, so that there is something to see."""
 STRATEGIES = {
-    "additive": "additive(strength=0.6)",
-    "fuzzy": "fuzzy(form=additive, gain=0.6)",
+    "dropout": "dropout(rate=0.1)",
+    "filtering": "filtering(strength=0.3)",
+    "fuzzy": "fuzzy(form=additive, gain=0.3)",
+    "instance": "instance(start=0.3)",
+    "warp": "warp(strength=0.8)",
 }
 """By page; every other built-in strategy is shown with its default parameters."""
 
@@ -74,8 +79,9 @@ def _in_the_generator(snapshot: noisegan.facade.Snapshot, strategy: Strategy) ->
     missing, unexpected = G.load_state_dict(snapshot.G_ema.state_dict(), strict=False)
     assert not unexpected
     for name, parameter in G.named_parameters():
-        if name in missing and name.endswith("strength") and not parameter.any():
-            parameter.fill_(VISIBLE)
+        if name in missing and not parameter.any():
+            signs = Streams(SEED)[f"picture/{name}"].source(ids=[0]).normal(*parameter.shape)[0]
+            parameter.copy_(VISIBLE * (signs if parameter.ndim else torch.ones(())))
     z = Streams(SEED)["picture/z"].source(ids=[0]).normal(G.z_dim)
     maps: list[Tensor] = []
     layer = next(layer for layer in G.synthesis.layers() if layer.site.name == SITE)
@@ -105,9 +111,9 @@ def _in_the_generator(snapshot: noisegan.facade.Snapshot, strategy: Strategy) ->
 
 def _at_the_discriminator(snapshot: noisegan.facade.Snapshot, strategy: Strategy) -> plt.Figure:
     image_injectors, penalties = run_injectors((strategy,), snapshot.facts["networks"]["G"], SEED)
-    real = to_float(
-        open_dataset(snapshot.facts["config"]["data"], resolution=32, resize="pad").images(torch.tensor([7]))
-    )
+    config = snapshot.facts["config"]
+    shown = {key: config[key] for key in ("resolution", "resize", "crop")}
+    real = to_float(open_dataset(config["data"], **shown).images(torch.tensor([7])))
     z = Streams(SEED)["picture/z"].source(ids=[0]).normal(snapshot.G_ema.z_dim)
     fake = snapshot.G_ema(z, noise="frozen").detach()
     figure, axes = plt.subplots(2, 3, figsize=(6, 4.3), layout="constrained")
@@ -117,9 +123,12 @@ def _at_the_discriminator(snapshot: noisegan.facade.Snapshot, strategy: Strategy
             for column, share in ((1, 0.0), (2, 0.5)):
                 (injector,) = image_injectors.values()
                 injector.set_progress(share)
-                source = Streams(SEED)["picture/image"].source(ids=range(1))
+                source = Streams(SEED)["picture/image"].source(ids=range(CANDIDATES))
+                same = images.expand(CANDIDATES, -1, -1, -1)
                 with torch.no_grad():
-                    _image(axes[row, column], injector(images, injector.draw(source))[0], f"{share:.0%} of training")
+                    noisy = injector(same, injector.draw(source))
+                most = int((noisy - same).square().flatten(1).sum(dim=1).argmax())
+                _image(axes[row, column], noisy[most], f"{share:.0%} of training")
         if penalties:
             x = images.clone().requires_grad_()
             psi = snapshot.D(x, torch.zeros(1, 0))
@@ -135,18 +144,18 @@ def _at_the_discriminator(snapshot: noisegan.facade.Snapshot, strategy: Strategy
 
 def _map(axes: Axes, values: Tensor, title: str, like: Tensor | None = None) -> None:
     like = values if like is None else like
-    axes.imshow(values, cmap="viridis", vmin=float(like.min()), vmax=float(like.max()))
+    axes.imshow(values.numpy(), cmap="viridis", vmin=float(like.min()), vmax=float(like.max()))
     _name(axes, title)
 
 
 def _signed(axes: Axes, values: Tensor, title: str) -> None:
     limit = float(values.abs().max()) or 1.0
-    axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
     _name(axes, title)
 
 
 def _image(axes: Axes, image: Tensor, title: str) -> None:
-    axes.imshow(image.clamp(-1, 1).add(1).div(2).permute(1, 2, 0).expand(-1, -1, 3), vmin=0, vmax=1)
+    axes.imshow(image.clamp(-1, 1).add(1).div(2).permute(1, 2, 0).expand(-1, -1, 3).numpy())
     _name(axes, title)
 
 
