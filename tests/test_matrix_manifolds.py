@@ -16,6 +16,7 @@ from torch import Tensor
 
 from noisegan.errors import NoiseganError
 from noisegan.plugins.geometry import spectral
+from noisegan.plugins.geometry.compact import Compact
 from noisegan.plugins.geometry.geomstats import import_geomstats
 from noisegan.plugins.geometry.grassmannian import Grassmannian
 from noisegan.plugins.geometry.manifold import Manifold
@@ -244,7 +245,8 @@ def test_shapes_broadcast_over_any_leading_dimensions(case: Case, numbers: torch
     assert m.injectivity_radius(y).shape == (2, 3)
     assert furthest(m.exp(x[1], v[1]), m.exp(x, v)[1]) < 1e-12
     assert m.origin(x).shape == m.point_shape
-    assert furthest(m.bring_back(m.origin(x), None), torch.zeros(m.num_features)) < 1e-12
+    _, aside = m.carry(torch.zeros(m.num_features, dtype=f64))
+    assert furthest(m.bring_back(m.origin(x), aside), torch.zeros(m.num_features)) < 1e-12
 
 
 @each
@@ -375,6 +377,33 @@ def test_opposite_ways_round_meet_at_the_injectivity_radius_of_subspaces() -> No
     v = m.from_normal(o, math.pi / math.sqrt(2) * torch.eye(m.dim, dtype=f64)[0])
     assert furthest(m.exp(o, v), m.exp(o, -v)) < 1e-12
     assert m.injectivity_radius(o) == pytest.approx(math.pi / math.sqrt(2))
+
+
+@pytest.mark.parametrize("m", [SO(3), Stiefel(4, 2), Grassmannian(3, 1), Grassmannian(4, 2)], ids=lambda m: m.name)
+def test_noise_of_any_length_leaves_features_of_their_size(m: Compact, numbers: torch.Generator) -> None:
+    """In float32, through and beyond where the logarithm at the origin jumps."""
+    f = torch.randn(4000, m.num_features, generator=numbers)
+    e = torch.randn(4000, m.num_normals, generator=numbers)
+    sigma = torch.tensor(1.0, requires_grad=True)
+    x, aside = m.carry(f)
+    out = m.bring_back(m.exp(x, m.limit(x, sigma * m.tangent_noise(x, e))), aside)
+    (gradient,) = torch.autograd.grad(out.square().sum(), sigma)
+    assert bool(gradient.isfinite())
+    stretch = (1 + f.square().sum(-1) / m.reach**2).sqrt()
+    assert (out.norm(dim=-1) / stretch).max() < 3 * m.bound  # the logarithm of a point further away is a little longer
+
+
+@pytest.mark.parametrize("make", [SO, SPDAffine, SPDLogEuclidean, SPDBures])
+def test_what_is_not_finite_stays_so_and_does_not_raise(make: Any) -> None:
+    """A training step then says which of its losses is not finite."""
+    m = make(3)
+    f = torch.zeros(2, m.num_features)
+    f[1] = math.nan
+    x, aside = m.carry(f)
+    m.injectivity_radius(x)
+    back = m.bring_back(x, aside)
+    assert bool((back[0] == 0).all())
+    assert bool(back[1].isnan().any())
 
 
 @pytest.mark.parametrize("m", [SO(3), Stiefel(4, 2), Grassmannian(4, 2)], ids=lambda m: m.name)

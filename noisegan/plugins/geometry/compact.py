@@ -8,14 +8,13 @@ from noisegan.plugins.geometry.manifold import Aside
 from noisegan.plugins.geometry.matrices import MatrixManifold
 from noisegan.plugins.geometry.precision import widened
 
-_ROOM = 1e-4
-
 
 class Compact(MatrixManifold):
     """A manifold with a finite injectivity radius, the same everywhere.
 
-    Features f are normal coordinates at the origin, drawn inside `reach`: xi = f / sqrt(1 + |f|^2 / reach^2), smooth,
-    odd and the identity to second order. They come back as f = xi / sqrt(1 - |xi|^2 / reach^2).
+    Features f are normal coordinates at the origin, drawn inside `reach`: xi = f / c, c = sqrt(1 + |f|^2 / reach^2),
+    smooth, odd and the identity to second order. c is kept aside, and they come back as c xi: however far noise takes
+    a point, features stay of their size.
 
     Attributes:
         bound: the injectivity radius.
@@ -33,12 +32,10 @@ class Compact(MatrixManifold):
 
     @widened
     def carry(self, features: Tensor) -> tuple[Tensor, Aside]:
-        stretch = 1 + features.square().sum(-1, keepdim=True) / self.reach**2
-        return super().carry(features * stretch.rsqrt())
+        stretch = (1 + features.square().sum(-1, keepdim=True) / self.reach**2).sqrt()
+        return super().carry(features / stretch)[0], stretch
 
     @widened
     def bring_back(self, x: Tensor, aside: Aside) -> Tensor:
-        """Points that noise took further than `reach` from the origin come back as features a hundred `reach` long."""
-        xi = super().bring_back(x, aside)
-        room = 1 - xi.square().sum(-1, keepdim=True) / self.reach**2
-        return xi * room.clamp_min(_ROOM).rsqrt()
+        assert isinstance(aside, Tensor)
+        return super().bring_back(x, None) * aside

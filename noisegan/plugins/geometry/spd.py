@@ -205,8 +205,7 @@ class SPDBures(_SPD):
 
     @widened
     def injectivity_radius(self, x: Tensor) -> Tensor:
-        smallest: Tensor = torch.linalg.eigvalsh(x)[..., 0]
-        return smallest.clamp_min(0).sqrt()
+        return spectral.smallest(x).clamp_min(0).sqrt()
 
     @widened
     def limit(self, x: Tensor, v: Tensor, share: float = 0.99) -> Tensor:

@@ -57,10 +57,26 @@ def top_projector(s: Tensor, p: int) -> Tensor:
     return _apply(_Top(p), s)
 
 
+def smallest(p: Tensor) -> Tensor:
+    """The smallest eigenvalue of symmetric P: [..., n, n] -> [...]; NaN where P is not finite."""
+    finite = p.isfinite().all(-1).all(-1)
+    values: Tensor = torch.linalg.eigvalsh(torch.where(finite[..., None, None], p, eye(p.shape[-1], p)))
+    return torch.where(finite, values[..., 0], math.nan)
+
+
+def eigh(p: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [..., n] and eigenvectors [..., n, n] of symmetric (Hermitian) P, without history. NaN where P is not
+    finite: torch raises there, and a training step could not say which of its losses it was."""
+    p = p.detach()
+    finite = p.isfinite().all(-1).all(-1)
+    values, vectors = torch.linalg.eigh(torch.where(finite[..., None, None], p, eye(p.shape[-1], p)))
+    return torch.where(finite[..., None], values, math.nan), vectors
+
+
 def lyapunov(p: Tensor, v: Tensor) -> Tensor:
     """The symmetric X with P X + X P = V, for positive definite P and symmetric V, [..., n, n]; any derivative."""
     p, v = torch.broadcast_tensors(sym(p), sym(v))
-    return cast(Tensor, _Lyapunov.apply(p, v, *torch.linalg.eigh(p.detach())))
+    return cast(Tensor, _Lyapunov.apply(p, v, *eigh(p)))
 
 
 def rotation_root(r: Tensor) -> Tensor:
@@ -79,6 +95,10 @@ def rotation_log(r: Tensor) -> Tensor:
     return 2 * skew(half) @ _apply(_Angle(), half)
 
 
+_DIGITS = 64
+"""Eigenvalues that are divided by have some digits left: this many rounding errors of the largest, or more."""
+
+
 class _Function(ABC):
     """f by its divided differences: of eigenvalues x [..., n] in ascending order, f[x_i, .., x_k] for every choice of
     m + 1 of them, [..., n, .., n]."""
@@ -89,7 +109,7 @@ class _Function(ABC):
 
 class _Root(_Function):
     def differences(self, x: Tensor, m: int) -> Tensor:
-        a = _axes(x.sqrt(), m)
+        a = _axes(_positive(x).sqrt(), m)
         if m == 0:
             return a[0]
         if m == 1:
@@ -99,7 +119,7 @@ class _Root(_Function):
 
 class _InverseRoot(_Function):
     def differences(self, x: Tensor, m: int) -> Tensor:
-        a = _axes(x.sqrt(), m)
+        a = _axes(_positive(x, _DIGITS).sqrt(), m)
         if m == 0:
             return 1 / a[0]
         if m == 1:
@@ -146,7 +166,7 @@ class _Log(_Function):
     """f[a_0 .. a_m] = (-1)^(m-1) integral over t > 0 of dt / prod (a_i + t)."""
 
     def differences(self, x: Tensor, m: int) -> Tensor:
-        x = x.maximum(torch.finfo(x.dtype).eps * x[..., -1:])  # what is below is rounding, of either sign
+        x = _positive(x)
         if m == 0:
             return x.log()
         return self._sorted(torch.stack(torch.broadcast_tensors(*_axes(x, m))).sort(0).values)
@@ -185,7 +205,7 @@ class _Angle(_Function):
 
 def _apply(f: _Function, p: Tensor, *g: Tensor) -> Tensor:
     """D^m f(P)[G_1 .. G_m] of the symmetric parts of P and G_i, [..., n, n]."""
-    eigenvalues, u = torch.linalg.eigh(sym(p).detach())
+    eigenvalues, u = eigh(sym(p))
     p, eigenvalues, u, *g = torch.broadcast_tensors(sym(p), eigenvalues.unsqueeze(-2), u, *map(sym, g))
     return cast(Tensor, _Spectral.apply(f, p, eigenvalues[..., 0, :], u, *g))
 
@@ -243,6 +263,12 @@ class _Lyapunov(torch.autograd.Function):
         p, x, eigenvalues, u = ctx.saved_tensors
         z = cast(Tensor, _Lyapunov.apply(p, sym(grads[0]), eigenvalues, u))
         return -(x @ z + z @ x), z, None, None
+
+
+def _positive(x: Tensor, errors: float = 1) -> Tensor:
+    """Eigenvalues of positive matrices [..., n]: what is below so many rounding errors of the largest is rounding, of
+    either sign."""
+    return x.maximum(errors * torch.finfo(x.dtype).eps * x[..., -1:])
 
 
 def _axes(x: Tensor, m: int) -> list[Tensor]:

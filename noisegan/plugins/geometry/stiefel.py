@@ -86,7 +86,8 @@ class Stiefel(Compact):
         v = axes @ self._block(xi)[..., : self.p]
         for _ in range(_LAST_STEPS):
             missing = self._coordinates(turn.mT @ axes.mT @ (y - self.exp(x, v)))
-            v = v + axes @ self._block(_solve(jacobian, missing))[..., : self.p]
+            step = _shortened(_solve(jacobian, missing))
+            v = v + axes @ self._block(step)[..., : self.p]
         return self.to_tangent(x, v)
 
     def _search(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,7 +100,7 @@ class Stiefel(Compact):
         steps = self._block(eye(self.dim, y))  # [dim, n, n]
         xi = y.new_zeros(*y.shape[:-2], self.dim)
         for count in range(_NEWTON_STEPS + 1):
-            angles, f = torch.linalg.eigh(-1j * self._block(xi))
+            angles, f = spectral.eigh(-1j * self._block(xi))
             turn = ((f * torch.exp(1j * angles).unsqueeze(-2)) @ f.mH).real
             apart = angles.unsqueeze(-1) - angles.unsqueeze(-2)
             weight = torch.exp(-0.5j * apart) * torch.sinc(apart / (2 * math.pi))
@@ -107,8 +108,7 @@ class Stiefel(Compact):
             moved = (f @ (weight * (f.mH @ steps.to(f.dtype) @ f)) @ f.mH).real  # [..., dim, n, n]
             jacobian = self._coordinates(moved[..., : self.p]).mT
             if count < _NEWTON_STEPS:
-                step = _solve(jacobian, self._coordinates(turn.mT @ y))
-                xi = xi + step * (_LONGEST_STEP / step.norm(dim=-1, keepdim=True).clamp_min(_LONGEST_STEP))
+                xi = xi + _shortened(_solve(jacobian, self._coordinates(turn.mT @ y)))
         return xi, turn, jacobian
 
     def _block(self, xi: Tensor) -> Tensor:
@@ -161,6 +161,12 @@ def _generator(x: Tensor, v: Tensor) -> Tensor:
     """The skew-symmetric W with W X = V and nothing beside, [..., n, n]; of the tangent part of V."""
     v = v - x @ sym(x.mT @ v)
     return 2 * skew(v @ x.mT) - x @ skew(x.mT @ v) @ x.mT
+
+
+def _shortened(step: Tensor) -> Tensor:
+    """A step [..., d] of Newton's method, `_LONGEST_STEP` long at most."""
+    length: Tensor = torch.linalg.vector_norm(step.detach(), dim=-1, keepdim=True)
+    return step * (_LONGEST_STEP / length.clamp_min(_LONGEST_STEP))
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
