@@ -443,7 +443,9 @@ def test_sigma_per_channel_has_one_number_for_every_normal(plugins: Plugins) -> 
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
-        ("geodesic(manifold=spere)", "unknown manifold 'spere'"),
+        ("geodesic(manifold=spere)", "manifold='spere': unknown manifold 'spere'"),
+        ("geodesic(manifold='sphere(dim=3, axis=1)')", "channels are laid along an axis already; leave axis out"),
+        ("geodesic(manifold='torus(dim=2, axis=1)')", "channels are laid along an axis already; leave axis out"),
         ("geodesic(manifold=torus, group=3)", "group=3 channels make no point of 'torus', which takes 2, 4, 6, ..."),
         ("geodesic(manifold='sphere(dim=2)', group=4)", "makes a point of 3 channels, not of group=4"),
         ("geodesic(group=1)", "group=1 channels make no point of 'sphere', which takes 2, 3, 4, ... channels"),

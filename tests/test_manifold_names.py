@@ -135,6 +135,11 @@ ALLOWED = "is not allowed; give a whole number from 1"
         ("product()", {}, "manifold 'product': there are no factors; give one or more manifolds"),
         ("product", {"factors": [3]}, "manifold 'product': a factor is 3; give manifolds"),
         (
+            "product(factors=3)",
+            {},
+            f"cannot read the manifold 'product(factors=3)': factors=3 are no manifolds{READ_AS}",
+        ),
+        (
             "product",
             {"factors": [Sphere(2, axis=1)]},
             "manifold 'product': its factor 'sphere' has axis=1; leave the factors' axis out and give it to the "
@@ -180,6 +185,13 @@ def test_bad_registrations_are_refused(tmp_path: Path) -> None:
         Plugins([written(tmp_path / "taken.py", name="sphere")], entry_points=False)
     with pytest.raises(NoiseganError, match=r"as the manifold 'made'; give its class"):
         Plugins([written(tmp_path / "instance.py", name="made", what="Stretched(3)")], entry_points=False)
+
+
+def test_a_registered_class_that_is_no_manifold_is_named_when_it_is_used(tmp_path: Path) -> None:
+    plugins = Plugins([written(tmp_path / "nothing.py", name="nothing", what="dict")], entry_points=False)
+    with pytest.raises(NoiseganError) as caught:
+        plugins.parse("geodesic(manifold=nothing)")
+    assert "the manifold 'nothing' was registered with a class dict that is no subclass of" in str(caught.value)
 
 
 def test_native_manifolds_are_registered_like_any_other() -> None:

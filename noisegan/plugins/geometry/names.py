@@ -83,7 +83,13 @@ def _find(name: str) -> type[Manifold]:
             f"unknown manifold {name!r} (a class of your own is written module:Class, a space of geomstats "
             f"geomstats:hypersphere.Hypersphere?dim=63){near_match(name, _known)}"
         )
-    return _known[name]
+    found = _known[name]
+    if not issubclass(found, Manifold):
+        raise NoiseganError(
+            f"the manifold {name!r} was registered with a class {found.__name__} that is no subclass of "
+            "noisegan.plugins.geometry.Manifold"
+        )
+    return found
 
 
 def _import(name: str) -> type[Manifold]:
@@ -100,6 +106,8 @@ def _import(name: str) -> type[Manifold]:
 
 def _factors(spec: str, texts: Iterable[str], given: Any) -> list[Manifold]:
     """A product's factors: standing in its brackets, or `factors=` as a text or a list."""
+    if not isinstance(given, str | list | tuple):
+        raise _malformed(spec, f"factors={given!r} are no manifolds")
     listed = _split(given, spec) if isinstance(given, str) else list(given)
     made: list[Manifold] = []
     for item in (*texts, *listed):

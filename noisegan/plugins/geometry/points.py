@@ -111,10 +111,12 @@ def points_of(expression: str, group: int | None, channels: int, *, framed: bool
         framed: see `Points`.
 
     Raises:
-        NoiseganError: for an unknown manifold, a bad size, or a group that does not make a point of it.
+        NoiseganError: for an unknown manifold, a bad size, an axis, or a group that does not make a point of it.
     """
     sized = any(mark in expression for mark in ("(", "^", "?"))
     space = _fixed(expression, group) if sized else _sized(expression, group, channels)
+    if getattr(space, "axis", -1) != -1:
+        raise NoiseganError(f"manifold={expression!r}: channels are laid along an axis already; leave axis out")
     if space is None or space.num_features > channels:
         return Points(None, 0, channels, framed)
     origin = space.origin(torch.zeros(space.num_features, dtype=torch.float64))
