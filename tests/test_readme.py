@@ -48,6 +48,8 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
             arguments += SMALLER
         if arguments[0] == "compare":
             arguments = smaller_comparison(arguments, tmp_path)
+        if arguments[0] == "project":
+            arguments += shlex.split("--steps 2")
         if arguments[0] == "metrics":
             arguments += shlex.split("--samples 8 --real-samples 16")
         with pytest.raises(SystemExit) as stop:
