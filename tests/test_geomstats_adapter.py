@@ -190,3 +190,11 @@ def test_names_that_cannot_be_read_are_refused(spec: str, sentence: str) -> None
 def test_bad_arguments_are_refused_by_the_name_of_the_space() -> None:
     with pytest.raises(NoiseganError, match=r"Hypersphere\?size=3': geomstats refuses these arguments: .*'size'"):
         geomstats_manifold("geomstats:hypersphere.Hypersphere?size=3")
+
+
+def test_logarithms_right_to_rounding_are_silent() -> None:
+    """A training run would print a line for every pixel. Warnings are errors here."""
+    space = manifold("geomstats:special_orthogonal.SpecialOrthogonal?n=3")
+    x = space.origin(torch.zeros(()))
+    v = space.to_tangent(x, 0.5 * torch.randn(40, 3, 3, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(space.log(x, space.exp(x, v)), v, rtol=0, atol=1e-4)

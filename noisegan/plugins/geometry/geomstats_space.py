@@ -19,6 +19,8 @@ from noisegan.plugins.geometry.manifold import Manifold
 
 SHORT = {torch.float32: 1e-4, torch.float64: 1e-5}
 """Length of a tangent vector below which Exp_x(v) is taken as x + v."""
+_NOT_NEWS = ("logm result may be inaccurate, approximate err = .*e-0[6-9]", "Casting complex values to real")
+"""What SciPy and torch say of logarithms of rotations that are right to the rounding of float32."""
 _LOCK = threading.RLock()
 
 
@@ -191,6 +193,8 @@ def _default(like: Tensor) -> Iterator[None]:
         try:
             with torch.device(like.device), warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
+                for message in _NOT_NEWS:  # one for every point of every call
+                    warnings.filterwarnings("ignore", message)
                 yield
         finally:
             torch.set_default_dtype(before)
