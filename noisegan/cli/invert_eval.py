@@ -1,0 +1,71 @@
+"""`noisegan invert-eval`: how well a network can be inverted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from noisegan.cli.options import load_plugins, open_outdir, parse_seeds, plugin_option
+
+
+@click.command("invert-eval")
+@click.option("--network", required=True, type=click.Path(path_type=Path), help="run folder or snapshot")
+@click.option("--outdir", required=True, type=click.Path(path_type=Path), help="gets inversions and evaluation.json")
+@click.option("--data", help="real images it was not trained on; fashion-mnist: its test images")
+@click.option("--resize", help="how real images are resized  [default: as for training]")
+@click.option("--crop", help="how real images are cropped  [default: as for training]")
+@click.option("--images", default=100, show_default=True, help="real images, drawn from those not trained on")
+@click.option("--own-images", type=click.IntRange(0), help="images of the network itself  [default: as many]")
+@click.option("--allow-trained", is_flag=True, help="draw from training images too, and say which they are")
+@click.option("--draw-seed", default=0, show_default=True, type=click.IntRange(0), help="of the draw of real images")
+@click.option("--hard-labels", help="classes to report by themselves, such as 4,6")
+@click.option("--spaces", default="w,w+", show_default=True, help="some of w,w+,z,pti")
+@click.option("--noise", "noises", default="off,fixed,optimised", show_default=True, help="some of them")
+@click.option("--steps", "--num-steps", default=1000, show_default=True, help="steps of each inversion")
+@click.option("--loss", default="st-lpips-alex", show_default=True, help="as of `noisegan project`")
+@click.option("--lr", default=0.1, show_default=True, help="largest learning rate")
+@click.option("--noise-weight", default=1e5, show_default=True, help="weight of the noise's autocorrelation")
+@click.option("--class", "class_index", type=int, help="class of a conditional network; needed for space z")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="images at a time")
+@click.option("--precision", default="fp32", show_default=True, help="fp32; bf16 in large layers")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto")
+@plugin_option
+def command(
+    network: Path,
+    outdir: Path,
+    hard_labels: str | None,
+    spaces: str,
+    noises: str,
+    plugin_files: tuple[Path, ...],
+    **options: Any,
+) -> None:
+    """Measure how well a network can be inverted, and what its noise carries.
+
+    \b
+    noisegan invert-eval --network runs/00000-fashion-mnist-tiny-fuzzy --data fashion-mnist --images 100 --outdir out
+
+    Inverts held-out images and the network's own, in every space with every kind of noise. Images that the network was
+    trained on are left out. Writes evaluation.json, images.csv and the inversions. Stopped at any moment, the same
+    command goes on.
+    """
+    from noisegan.inversion.evaluate import evaluate_inversion
+
+    plugins = load_plugins(plugin_files)
+    open_outdir(outdir)
+    lines = evaluate_inversion(
+        network,
+        outdir,
+        spaces=_words(spaces),
+        noises=_words(noises),
+        hard_labels=parse_seeds(hard_labels, "classes") if hard_labels else (),
+        plugins=plugins,
+        **options,
+    )
+    for line in lines:
+        click.echo(line)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
