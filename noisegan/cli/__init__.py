@@ -24,6 +24,7 @@ COMMANDS = {
     "style-mix": ("noisegan.cli.style_mix", "Mix the styles of two sets of seeds into a table of images."),
     "project": ("noisegan.cli.project", "Invert images: find the latent and the noise that show them."),
     "invert-eval": ("noisegan.cli.invert_eval", "Measure how well a network can be inverted."),
+    "attribute": ("noisegan.cli.attribute", "Decide which images a network has made."),
     "train-encoder": ("noisegan.cli.train_encoder", "Train an encoder that inversions start from."),
     "dataset": ("noisegan.cli.dataset", "Describe, check or pack a data set."),
     "strategies": ("noisegan.cli.strategies", "List the noise strategies and their parameters."),
