@@ -77,7 +77,13 @@ def attribute(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(folder, error) from error
-    shared = {"batch": batch, "device": device, "precision": precision, "plugins": plugins, "loss": loss}
+    shared: dict[str, Any] = {
+        "batch": batch,
+        "device": device,
+        "precision": precision,
+        "plugins": plugins,
+        "loss": loss,
+    }
     known = evaluate_inversion(
         network, calibration, data=data, resize=resize, crop=crop, images=images, draw_seed=draw_seed,
         allow_trained=allow_trained, spaces=[space], noises=[noise], **shared, **options,
