@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from noisegan.cli.options import load_plugins, open_outdir, parse_seeds, plugin_option
+from noisegan.errors import NoiseganError
 
 
 @click.command("invert-eval")
-@click.option("--network", required=True, type=click.Path(path_type=Path), help="run folder or snapshot")
-@click.option("--outdir", required=True, type=click.Path(path_type=Path), help="gets inversions and evaluation.json")
+@click.option("--network", type=click.Path(path_type=Path), help="run folder or snapshot")
+@click.option("--outdir", type=click.Path(path_type=Path), help="gets inversions and evaluation.json")
+@click.option("--experiment", type=click.Path(path_type=Path), help="instead: folder of a finished comparison")
 @click.option("--data", help="real images it was not trained on; fashion-mnist: its test images")
 @click.option("--resize", help="how real images are resized  [default: as for training]")
 @click.option("--crop", help="how real images are cropped  [default: as for training]")
@@ -33,8 +35,9 @@ from noisegan.cli.options import load_plugins, open_outdir, parse_seeds, plugin_
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto")
 @plugin_option
 def command(
-    network: Path,
-    outdir: Path,
+    network: Path | None,
+    outdir: Path | None,
+    experiment: Path | None,
     hard_labels: str | None,
     spaces: str,
     noises: str,
@@ -49,22 +52,37 @@ def command(
     Inverts held-out images and the network's own, in every space with every kind of noise. Images that the network was
     trained on are left out. Writes evaluation.json, images.csv and the inversions. Stopped at any moment, the same
     command goes on.
+
+    \b
+    noisegan invert-eval --experiment out --data fashion-mnist
+
+    With --experiment all networks of a finished comparison are asked to show the same images; the variants are compared
+    in out/inversion and in the comparison's report.
     """
+    from noisegan.compare.inversion import invert_experiment
+    from noisegan.compare.runner import report
     from noisegan.inversion.evaluate import evaluate_inversion
 
+    one = network is not None and outdir is not None
+    if (experiment is not None) == one or (experiment is not None and (network is not None or outdir is not None)):
+        raise NoiseganError(
+            "give --network with --outdir, or --experiment with the folder of a comparison and neither of them"
+        )
     plugins = load_plugins(plugin_files)
-    open_outdir(outdir)
-    lines = evaluate_inversion(
-        network,
-        outdir,
-        spaces=_words(spaces),
-        noises=_words(noises),
-        hard_labels=parse_seeds(hard_labels, "classes") if hard_labels else (),
-        plugins=plugins,
-        **options,
-    )
-    for line in lines:
-        click.echo(line)
+    options |= {
+        "spaces": _words(spaces),
+        "noises": _words(noises),
+        "hard_labels": parse_seeds(hard_labels, "classes") if hard_labels else (),
+        "plugins": plugins,
+    }
+    if experiment is not None:
+        for line in invert_experiment(experiment, **options):
+            click.echo(line)
+        click.echo(str(report(experiment, plugins=plugins)))
+    elif network is not None and outdir is not None:
+        open_outdir(outdir)
+        for line in evaluate_inversion(network, outdir, **options):
+            click.echo(line)
 
 
 def _words(text: str) -> list[str]:

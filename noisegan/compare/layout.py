@@ -17,6 +17,7 @@ class Layout:
         self.folder = Path(folder)
         self.experiment = self.folder / EXPERIMENT
         self.results = self.folder / RESULTS
+        self.inversion = self.folder / "inversion" / "inversion.json"
         self.report = self.folder / "report" / "index.html"
 
     def run(self, variant: Variant, seed: int) -> Path:

@@ -19,6 +19,7 @@ from noisegan.compare.executor import Executor, LocalExecutor, cuda_devices, def
 from noisegan.compare.experiment import Experiment, read_experiment, refuse_another
 from noisegan.compare.layout import Layout
 from noisegan.compare.report import write_report
+from noisegan.compare.report.inversion import inversion_section
 from noisegan.compare.results import build_results, gather
 from noisegan.compare.scoring import Scorer, read_json
 from noisegan.compare.worker import Job
@@ -117,6 +118,9 @@ def report(folder: str | Path, *, plugins: Plugins | None = None) -> Path:
     if results is None:
         raise NoiseganError(f"{layout.folder} holds no {layout.results.name}: finish the comparison there first")
     sections = [part for parts in (plugins or Plugins()).hook.report_sections(results=results) for part in parts]
+    inversion = read_json(layout.inversion)
+    if inversion is not None:
+        sections.insert(0, inversion_section(layout.inversion.parent, inversion))
     return write_report(layout.folder, sections=sections)
 
 

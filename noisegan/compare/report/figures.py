@@ -204,6 +204,19 @@ def differences(metric: MetricInfo, comparisons: Sequence[tuple[Look, Comparison
     return _render(name, (WIDTH, 0.65 + 0.45 * len(rows)), draw, [])
 
 
+def histogram(edges: Sequence[float], series: Sequence[tuple[Look, Sequence[int]]], name: str) -> Drawing:
+    """Outlines of histograms over common bins, as shares of each series."""
+
+    def draw(axes: Axes) -> None:
+        for look, counts in series:
+            shares = np.asarray(counts, np.float64) / max(sum(counts), 1)
+            axes.stairs(shares, np.asarray(edges), color=look.color, linestyle=look.line, linewidth=1.6)
+        axes.set_xlabel("distance after inversion")
+        axes.set_ylabel("share of images")
+
+    return _render(name, (WIDTH, 2.0), draw, [look for look, _ in series])
+
+
 def noise_curves(
     kimg: Sequence[float], strength: dict[str, list[float]], layers: Sequence[Look], top: float, log: bool, name: str
 ) -> Drawing:

@@ -1,0 +1,125 @@
+"""The report's section on inversion, from what `noisegan invert-eval --experiment` left in the comparison's folder."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from noisegan.compare.report import figures as draw
+from noisegan.compare.report import grids, numbers
+
+DIFFERENCE_GAIN = 2
+"""Differences of pixels are shown so many times enlarged."""
+
+Array = NDArray[np.uint8]
+
+
+def inversion_section(folder: Path, found: Mapping[str, Any]) -> tuple[str, str]:
+    """Title and HTML.
+
+    Args:
+        folder: where inversion.json and the evaluations of the runs lie.
+        found: the content of inversion.json.
+
+    Raises:
+        NoiseganError: when an evaluation is gone.
+    """
+    environment = Environment(
+        loader=PackageLoader("noisegan.compare.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(significant=numbers.significant, p=numbers.p_text, interval=_interval)
+    primary = next(cell for cell in found["cells"] if cell["images"] == "real")
+    html = environment.get_template("inversion.html.j2").render(
+        found=found,
+        primary=primary,
+        level=numbers.percent(1 - found["alpha"]),
+        histograms=_histograms(found),
+        pictures=_pictures(folder, found, primary),
+        gain=DIFFERENCE_GAIN,
+    )
+    return "Inversion", html
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    """Both ends to three digits, nothing for none."""
+    if interval is None:
+        return numbers.NOTHING
+    return f"[{numbers.significant(interval[0])}, {numbers.significant(interval[1])}]"
+
+
+def _histograms(found: Mapping[str, Any]) -> list[tuple[str, str, draw.Drawing]]:
+    """(what, description, figure) of the distances of real and own images, a figure per variant and cell with both."""
+    drawings = []
+    for cell in found["histograms"]:
+        looks = [
+            draw.Look("real, held out", draw.SERIES[1], "--s1", ()),
+            draw.Look("of the network", draw.SERIES[2], "--s2", draw.DASHES[1]),
+        ]
+        for i, label in enumerate(found["variants"]):
+            if label not in cell["counts"]:
+                continue
+            counts = cell["counts"][label]
+            name = f"inversion-{cell['space'].replace('+', 'plus')}-{cell['noise']}-{i}"
+            what = f"{label}, {cell['space']}, noise {cell['noise']}"
+            series = [(looks[0], counts["real"]), (looks[1], counts["own"])]
+            drawings.append((what, f"Histograms of distances, {what}", draw.histogram(cell["edges"], series, name)))
+    return drawings
+
+
+def _pictures(folder: Path, found: Mapping[str, Any], cell: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Rows of target, reconstruction and difference of each variant's network of the first seed that all have."""
+    variants = found["variants"]
+    runs = {(run["variant"], run["seed"]): run["folder"] for run in found["runs"]}
+    seed = next((s for s in found["seeds"] if all((label, s) in runs for label in variants)), None)
+    if seed is None:
+        return None
+    inner = f"{cell['images']}-{cell['space']}-{cell['noise']}"
+    rows = []
+    for name, kind in found["shown"]:
+        places = [folder / runs[label, seed] / "inversions" / inner / name for label in variants]
+        if not all((place / "proj.png").is_file() for place in places):
+            continue
+        target = _read(places[0] / "target.png")
+        made = [_read(place / "proj.png") for place in places]
+        apart = [
+            np.clip(DIFFERENCE_GAIN * np.abs(image.astype(int) - target), 0, 255).astype(np.uint8) for image in made
+        ]
+        rows.append(
+            {
+                "name": name,
+                "kind": kind,
+                "target": _data_url(target),
+                "made": [_data_url(image) for image in made],
+                "apart": [_data_url(image) for image in apart],
+            }
+        )
+    if not rows:
+        return None
+    side = int(_read(places[0] / "target.png").shape[0] * grids.zoom(target.shape[0]))
+    return {"seed": seed, "side": side, "rows": rows, "space": cell["space"], "noise": cell["noise"]}
+
+
+def _read(path: Path) -> Array:
+    """[R, R, 3] uint8, RGBA over white."""
+    with Image.open(path) as picture:
+        rgba = picture.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+
+
+def _data_url(image: Array) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
