@@ -15,6 +15,7 @@ from comparing import compare, read, small
 from test_cli_train import mistake, run
 
 from noisegan.compare.inversion import by_image, compare_inversions, hard_images
+from noisegan.compare.report.inversion import inversion_section
 
 
 def made_up(effect: float, spread_of_networks: float, luck: int = 0, seeds: int = 3, n: int = 40) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def made_up(effect: float, spread_of_networks: float, luck: int = 0, seeds: int 
             ]
             shared = {"projector": {}, "precision": "fp32", "real_images": {}, "own_images": n, "hard_labels": [1]}
             evaluations.append(shared | {"loss_weights": {}, "cells": cells})
-            runs.append({"variant": label, "seed": seed, "folder": f"runs/{label}-seed{seed}"})
+            runs.append({"variant": label, "seed": seed, "snapshot": "s", "folder": f"runs/{label}-seed{seed}"})
     return compare_inversions({"experiment": experiment}, runs, evaluations)
 
 
@@ -119,7 +120,12 @@ def test_a_comparison_is_inverted_and_reported(done: Path, tmp_path: Path, capsy
     assert page.count("data:image/png") == before.count("data:image/png") + 5 * (1 + 2 * 2)
     assert page.count("<svg") == before.count("<svg") + 2 * 2
     assert without_section(page) == without_section(before)
-    assert read(out)["metrics"] == read(done)["metrics"]
+    results = read(out)
+    assert results["metrics"] == read(done)["metrics"]
+    other = "The comparison has other networks now"
+    assert other not in page
+    results["runs"][0]["snapshot"] = "network-snapshot-000001.safetensors"
+    assert other in inversion_section(out / "inversion", found, results)[1]
 
 
 def without_section(page: str) -> str:

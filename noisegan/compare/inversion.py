@@ -166,7 +166,10 @@ def compare_inversions(
         "variants": labels,
         "seeds": list(seeds),
         "alpha": alpha,
-        "runs": [{"variant": r["variant"], "seed": r["seed"], "folder": Path(r["folder"]).name} for r in runs],
+        "runs": [
+            {name: run[name] for name in ("variant", "seed", "snapshot")} | {"folder": Path(run["folder"]).name}
+            for run in runs
+        ],
         "family": "Holm's correction is over the variants of one measure of one cell, not over cells and measures",
         "cells": cells,
         "histograms": [_histograms(rows, key, labels) for key in rows if key[0] == REAL and (OWN, *key[1:]) in rows],

@@ -120,7 +120,7 @@ def report(folder: str | Path, *, plugins: Plugins | None = None) -> Path:
     sections = [part for parts in (plugins or Plugins()).hook.report_sections(results=results) for part in parts]
     inversion = read_json(layout.inversion)
     if inversion is not None:
-        sections.insert(0, inversion_section(layout.inversion.parent, inversion))
+        sections.insert(0, inversion_section(layout.inversion.parent, inversion, results))
     return write_report(layout.folder, sections=sections)
 
 

@@ -119,6 +119,8 @@ def choose_held_out(
     order = np.argsort(chosen)
     indices, flags = [chosen[i] for i in order], [flags[i] for i in order]
     about = {key: value for key, value in dataset.describe().items() if key not in ("mirror", "source_size")}
+    if wanted == FASHION:
+        about["name"] = f"{FASHION}, test images"
     about |= {
         "drawn": len(chosen),
         "draw_seed": seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ DIFFERENCE_GAIN = 2
 Array = NDArray[np.uint8]
 
 
-def inversion_section(folder: Path, found: Mapping[str, Any]) -> tuple[str, str]:
+def inversion_section(folder: Path, found: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[str, str]:
     """Title and HTML.
 
     Args:
         folder: where inversion.json and the evaluations of the runs lie.
         found: the content of inversion.json.
+        results: the content of results.json; where it has other networks than were inverted, the section says so.
 
     Raises:
         NoiseganError: when an evaluation is gone.
@@ -46,10 +47,15 @@ def inversion_section(folder: Path, found: Mapping[str, Any]) -> tuple[str, str]
         primary=primary,
         level=numbers.percent(1 - found["alpha"]),
         histograms=_histograms(found),
+        stale=_networks(found["runs"]) != _networks(run for run in results["runs"] if run["status"] == "done"),
         pictures=_pictures(folder, found, primary),
         gain=DIFFERENCE_GAIN,
     )
     return "Inversion", html
+
+
+def _networks(runs: Iterable[Mapping[str, Any]]) -> set[tuple[str, int, str]]:
+    return {(run["variant"], run["seed"], run["snapshot"]) for run in runs}
 
 
 def _interval(interval: Sequence[float] | None) -> str:
