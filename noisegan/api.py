@@ -32,6 +32,8 @@ they are apart, noise can be fresh, frozen, off, or given by the caller without 
         ))
 
 Symbols: N batch, C channels, H W pixels, D size of w.
+
+Over 400 lines, as a plugin's author reads the whole contract in one file.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,33 +25,46 @@ from torch import Tensor
 
 from noisegan.plugins.geometry.matrices import eye, skew, sym
 
+F = TypeVar("F", bound=Callable[..., Tensor])
 
+
+def _opaque(function: F) -> F:
+    """One node of a compiled graph: the compiler cannot look into an autograd function that is given a function."""
+    return cast(F, torch.compiler.allow_in_graph(function))
+
+
+@_opaque
 def log(p: Tensor) -> Tensor:
     """Logarithm of positive definite P [..., n, n]; three derivatives."""
     return _apply(_Log(), p)
 
 
+@_opaque
 def log_derivative(p: Tensor, v: Tensor) -> Tensor:
     """D log(P)[V] for positive definite P and symmetric V, [..., n, n]; two derivatives."""
     return _apply(_Log(), p, v)
 
 
+@_opaque
 def root(p: Tensor) -> Tensor:
     """P^(1/2) of positive definite P [..., n, n]; two derivatives."""
     return _apply(_Root(), p)
 
 
+@_opaque
 def inverse_root(p: Tensor) -> Tensor:
     """P^(-1/2) of positive definite P [..., n, n]; two derivatives."""
     return _apply(_InverseRoot(), p)
 
 
+@_opaque
 def positive_part(s: Tensor) -> Tensor:
     """Eigenvalues l of symmetric S [..., n, n] to (l + sqrt(l^2 + 4 c)) / 2 with c eight times the rounding error of
     one: positive ones of order one stay as they are, others become small and positive; two derivatives."""
     return _apply(_Positive(), s)
 
 
+@_opaque
 def top_projector(s: Tensor, p: int) -> Tensor:
     """The projector on the p largest eigenvalues of S [..., n, n]; two derivatives where the p-th is single."""
     return _apply(_Top(p), s)
@@ -73,18 +86,21 @@ def eigh(p: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(finite[..., None], values, math.nan), vectors
 
 
+@_opaque
 def lyapunov(p: Tensor, v: Tensor) -> Tensor:
     """The symmetric X with P X + X P = V, for positive definite P and symmetric V, [..., n, n]; any derivative."""
     p, v = torch.broadcast_tensors(sym(p), sym(v))
     return cast(Tensor, _Lyapunov.apply(p, v, *eigh(p)))
 
 
+@_opaque
 def rotation_root(r: Tensor) -> Tensor:
     """R^(1/2) of orthogonal R [..., n, n] without the eigenvalue -1: (I + R) (2I + R + R^T)^(-1/2)."""
     one = eye(r.shape[-1], r)
     return (one + r) @ inverse_root(2 * one + r + r.mT)
 
 
+@_opaque
 def rotation_log(r: Tensor) -> Tensor:
     """The skew-symmetric logarithm of orthogonal R [..., n, n] without the eigenvalue -1.
 
@@ -97,6 +113,17 @@ def rotation_log(r: Tensor) -> Tensor:
 
 _DIGITS = 64
 """Eigenvalues that are divided by have some digits left: this many rounding errors of the largest, or more."""
+
+
+def _gauss_legendre(count: int, length: float) -> list[tuple[float, float]]:
+    """Nodes in (0, length) and their weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return list(zip((length * (nodes + 1) / 2).tolist(), (length * weights / 2).tolist(), strict=True))
+
+
+# Made once: the compiler does not look into numpy.
+_UNIT = _gauss_legendre(10, 1.0)
+_QUARTER = _gauss_legendre(16, math.pi / 2)
 
 
 class _Function(ABC):
@@ -187,7 +214,7 @@ class _Log(_Function):
         a factor of 4."""
         m, g = len(a) - 1, (a[0] * a[-1]).sqrt()
         total = torch.zeros_like(g)
-        for s, weight in _gauss_legendre(10, 1.0):
+        for s, weight in _UNIT:
             total = total + weight * (1 - s) ** (m - 1) / (a / g * (1 - s) + s).prod(0)
         return total / g**m if m % 2 else -total / g**m
 
@@ -198,7 +225,7 @@ class _Angle(_Function):
     def differences(self, x: Tensor, m: int) -> Tensor:
         a = _axes(x, m)
         total = torch.zeros((), dtype=x.dtype, device=x.device)
-        for u, weight in _gauss_legendre(16, math.pi / 2):
+        for u, weight in _QUARTER:
             total = total + weight * (-math.sin(u)) ** m / math.prod(1 + c * math.sin(u) for c in a)
         return total
 
@@ -274,9 +301,3 @@ def _positive(x: Tensor, errors: float = 1) -> Tensor:
 def _axes(x: Tensor, m: int) -> list[Tensor]:
     """x [..., n] along each of m + 1 last axes, to broadcast to [..., n, .., n]."""
     return [x[(..., *(slice(None) if j == i else None for j in range(m + 1)))] for i in range(m + 1)]
-
-
-def _gauss_legendre(count: int, length: float) -> Iterator[tuple[float, float]]:
-    """Nodes in (0, length) and their weights."""
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return zip((length * (nodes + 1) / 2).tolist(), (length * weights / 2).tolist(), strict=True)
