@@ -68,10 +68,10 @@ def test_own_images_are_not_paired_and_hard_images_are_those_of_all() -> None:
     assert real["hard_labels"]["distance"]["n_images"] == 20
     assert found["attribution"][0]["summary"]["a"]["mean"] > 0.9
     rows = {
-        ("a", 0): [{"image": str(i), "distance": float(i)} for i in range(10)],
+        ("a", 0): [{"image": str(i), "distance": 10.0 * i} for i in range(10)],
         ("b", 0): [{"image": str(i), "distance": 30.0 if i == 0 else 0.0} for i in range(10)],
     }
-    assert hard_images(rows) == {"0"}
+    assert hard_images(rows) == {"9"}
 
 
 def test_differences_by_image_have_known_answers() -> None:
