@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -351,3 +352,13 @@ def test_expressions_that_do_not_bind(expression: str, message: str) -> None:
 def test_binding_fills_in_defaults() -> None:
     fuzzy = Plugins(entry_points=False).spec("fuzzy")
     assert bind(fuzzy, {"alpha": 0.25}).params.model_dump() == {"form": "scaled", "alpha": 0.25, "gain": 1.0}
+
+
+def test_loading_the_plugins_does_not_load_a_compiler_or_geomstats() -> None:
+    """Every command loads them; these two would cost it seconds."""
+    code = (
+        "import sys; from noisegan.manager import Plugins; Plugins(entry_points=False); "
+        "print([name for name in ('torch._dynamo', 'geomstats') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -40,6 +40,7 @@ class Grassmannian(Compact):
     bound = math.pi / math.sqrt(2)
 
     def __init__(self, n: int, p: int) -> None:
+        spectral.compilable()
         self.n, self.p = positive(self.name, "n", n), positive(self.name, "p", p)
         if p >= n:
             raise NoiseganError(f"manifold 'grassmannian': p={p} is not allowed; give less than n={n}")

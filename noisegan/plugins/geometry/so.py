@@ -37,6 +37,7 @@ class SO(Compact):
     bound = math.pi
 
     def __init__(self, n: int) -> None:
+        spectral.compilable()
         self.n = positive(self.name, "n", n)
         if n == 1:
             raise NoiseganError("manifold 'so': n=1 is not allowed; give a whole number from 2")

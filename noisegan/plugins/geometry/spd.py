@@ -37,6 +37,7 @@ class _SPD(MatrixManifold):
     at_zero = "smooth"
 
     def __init__(self, n: int) -> None:
+        spectral.compilable()
         self.n = positive(self.name, "n", n)
         self.dim = n * (n + 1) // 2
         self.point_shape = (n, n)

@@ -13,11 +13,12 @@ cancellation: in closed form for roots, by Gauss-Legendre quadrature of an integ
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,46 +26,33 @@ from torch import Tensor
 
 from noisegan.plugins.geometry.matrices import eye, skew, sym
 
-F = TypeVar("F", bound=Callable[..., Tensor])
 
-
-def _opaque(function: F) -> F:
-    """One node of a compiled graph: the compiler cannot look into an autograd function that is given a function."""
-    return cast(F, torch.compiler.allow_in_graph(function))
-
-
-@_opaque
 def log(p: Tensor) -> Tensor:
     """Logarithm of positive definite P [..., n, n]; three derivatives."""
     return _apply(_Log(), p)
 
 
-@_opaque
 def log_derivative(p: Tensor, v: Tensor) -> Tensor:
     """D log(P)[V] for positive definite P and symmetric V, [..., n, n]; two derivatives."""
     return _apply(_Log(), p, v)
 
 
-@_opaque
 def root(p: Tensor) -> Tensor:
     """P^(1/2) of positive definite P [..., n, n]; two derivatives."""
     return _apply(_Root(), p)
 
 
-@_opaque
 def inverse_root(p: Tensor) -> Tensor:
     """P^(-1/2) of positive definite P [..., n, n]; two derivatives."""
     return _apply(_InverseRoot(), p)
 
 
-@_opaque
 def positive_part(s: Tensor) -> Tensor:
     """Eigenvalues l of symmetric S [..., n, n] to (l + sqrt(l^2 + 4 c)) / 2 with c eight times the rounding error of
     one: positive ones of order one stay as they are, others become small and positive; two derivatives."""
     return _apply(_Positive(), s)
 
 
-@_opaque
 def top_projector(s: Tensor, p: int) -> Tensor:
     """The projector on the p largest eigenvalues of S [..., n, n]; two derivatives where the p-th is single."""
     return _apply(_Top(p), s)
@@ -86,21 +74,18 @@ def eigh(p: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(finite[..., None], values, math.nan), vectors
 
 
-@_opaque
 def lyapunov(p: Tensor, v: Tensor) -> Tensor:
     """The symmetric X with P X + X P = V, for positive definite P and symmetric V, [..., n, n]; any derivative."""
     p, v = torch.broadcast_tensors(sym(p), sym(v))
     return cast(Tensor, _Lyapunov.apply(p, v, *eigh(p)))
 
 
-@_opaque
 def rotation_root(r: Tensor) -> Tensor:
     """R^(1/2) of orthogonal R [..., n, n] without the eigenvalue -1: (I + R) (2I + R + R^T)^(-1/2)."""
     one = eye(r.shape[-1], r)
     return (one + r) @ inverse_root(2 * one + r + r.mT)
 
 
-@_opaque
 def rotation_log(r: Tensor) -> Tensor:
     """The skew-symmetric logarithm of orthogonal R [..., n, n] without the eigenvalue -1.
 
@@ -113,6 +98,24 @@ def rotation_log(r: Tensor) -> Tensor:
 
 _DIGITS = 64
 """Eigenvalues that are divided by have some digits left: this many rounding errors of the largest, or more."""
+
+
+@functools.cache
+def compilable() -> None:
+    """Make each function one node of a compiled graph: the compiler cannot look into an autograd function that is given
+    a function. Called where a manifold is made and not on import, as it loads the compiler, for seconds."""
+    for function in (
+        log,
+        log_derivative,
+        root,
+        inverse_root,
+        positive_part,
+        top_projector,
+        lyapunov,
+        rotation_root,
+        rotation_log,
+    ):
+        torch.compiler.allow_in_graph(function)
 
 
 def _gauss_legendre(count: int, length: float) -> list[tuple[float, float]]:

@@ -45,6 +45,7 @@ class Stiefel(Compact):
     bound = 0.89 * math.pi
 
     def __init__(self, n: int, p: int) -> None:
+        spectral.compilable()
         self.n, self.p = positive(self.name, "n", n), positive(self.name, "p", p)
         if p >= n:
             raise NoiseganError(f"manifold 'stiefel': p={p} is not allowed; give less than n={n}")
