@@ -12,7 +12,7 @@ demo: .venv/installed
 	@echo "Open that page in a browser. Next: . $(BIN)/activate, and on with the README."
 
 test: .venv/installed lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -240,7 +240,7 @@ def test_a_run_killed_at_random_moments_leaves_whole_snapshots_and_ends_with_the
     moments = random.Random(5)
     arguments = [*as_arguments(LONG), "--outdir", str(tmp_path)]
     kills = 0
-    for _ in range(8):
+    for _ in range(12):
         process = _start(*arguments)
         before = len(list(tmp_path.glob("0*/*.safetensors")))
         _wait_for(lambda before=before: len(list(tmp_path.glob("0*/*.safetensors"))) > before, process)
