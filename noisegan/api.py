@@ -237,6 +237,10 @@ class ImageInjector(Injector):
 class PenaltyInjector(Injector):
     """An analytic stand-in for noise: a term of the discriminator's loss. One per run, without parameters."""
 
+    loss_scale: Tensor | float = 1.0
+    """Set by the trainer before each call. With float16 a gradient in images is small enough to become zero: take it of
+    `loss_scale` times the logits, and divide it by `loss_scale`."""
+
     @abstractmethod
     def forward(self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """The penalty, a scalar averaged over samples.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -159,6 +160,14 @@ def test_what_a_space_lacks_is_named() -> None:
     with pytest.raises(NoiseganError) as caught:
         m.injectivity_radius(m.origin(torch.zeros(())))
     assert str(caught.value) == f"manifold {m.name!r}: geomstats does not offer 'injectivity_radius' for it"
+
+
+def test_what_geomstats_cannot_compute_is_one_sentence() -> None:
+    m = geomstats_manifold("geomstats:special_euclidean.SpecialEuclidean?n=2")
+    lost = torch.full((2, 3, 3), math.nan)
+    with pytest.raises(NoiseganError) as caught:
+        m.log(lost, lost)
+    assert str(caught.value) == f"manifold {m.name!r}: geomstats fails in 'log': array must not contain infs or NaNs"
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,22 @@ def test_it_is_finite_for_a_discriminator_that_is_sure(plugins: Plugins, name: s
         assert gradient.isfinite()
 
 
+def test_half_precision_needs_the_loss_scale(plugins: Plugins) -> None:
+    """Slopes of 2e-8 are zero in float16; times the scale they are not. A power of two changes nothing else."""
+
+    def in_half(images: Tensor) -> Tensor:
+        return ((images.half() * 0.5).float() * 4e-8).flatten(1).sum(1, keepdim=True)
+
+    module = injector(plugins, "roth(f_divergence=reverse_kl)").float()
+    real, fake = REAL.float(), FAKE.float()
+    assert module(in_half, real, fake) == 0
+    module.loss_scale = torch.tensor(2.0**16)
+    assert float(module(in_half, real, fake)) == pytest.approx(float(module.gamma) / 2 * 18 * 2e-8**2, rel=1e-3)
+    plain = module(lambda x: discriminate(x.double()).float(), real, fake)
+    module.loss_scale = 1.0
+    assert plain == module(lambda x: discriminate(x.double()).float(), real, fake)
+
+
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_its_gradient_in_the_discriminator_is_exact(plugins: Plugins, name: str) -> None:
     """Through the weights too: they are no constants."""

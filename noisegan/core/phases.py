@@ -227,6 +227,7 @@ class TrainingStep:
         self._seen.add("Loss/D/loss", values)
         for label, penalty in self.state.penalty.items():
             assert isinstance(penalty, PenaltyInjector)
+            penalty.loss_scale = self._loss_scale("D")
             value = penalty(lambda x: self.state.D(x, c), images.detach(), fake.detach())
             self._seen.add(f"Loss/D/{label}", value.expand(len(ids)))  # a mean; counts once per sample
             values = values + value

@@ -16,31 +16,24 @@ turns the direction by an angle of about sigma; in hyperbolic space m are normal
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, Params, StrategySpec, hookimpl
-from noisegan.plugins.geometry.points import check_points, points_of
+from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, StrategySpec, hookimpl
+from noisegan.plugins.carried import CarriedParams
+from noisegan.plugins.geometry.points import points_of
 from noisegan.plugins.geometry.span import exp_features
 from noisegan.plugins.semantic import semantic_map
 
 Sigma = Literal["shared", "per-channel", "spatial", "from-features"]
 
 
-class GeodesicParams(Params):
+class GeodesicParams(CarriedParams):
     manifold: str = Field(
         "sphere", description="a manifold, with its size or without: sphere, sphere(dim=7), see noisegan manifolds"
-    )
-    group: int | None = Field(
-        None,
-        ge=1,
-        description="channels per point; none: what the manifold's size needs, or all channels where its dimension is "
-        "free, or 2 x 2 matrices",
     )
     sigma: Sigma = Field(
         "shared", description="strength: one number, one per channel, one per pixel, or fuzzy's map of the features"
@@ -48,26 +41,9 @@ class GeodesicParams(Params):
     noise: Literal["auto", "isotropic", "shared"] = Field(
         "auto", description="isotropic: normals for every channel; shared: one per pixel; auto: shared if euclidean"
     )
-    scale: Literal["dim", "unit"] = Field(
-        "dim", description="features and noise are measured in units of sqrt(dim), or of one"
-    )
-    radius: float = Field(0.99, gt=0, le=1, description="noise stays within this share of the injectivity radius")
     strength: float | None = Field(
         None, ge=-10, le=10, description="sigma at the start (learned); none: 0, and 1 with sigma=from-features"
     )
-
-    @field_validator("manifold")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        check_points(value, None)
-        return value
-
-    @field_validator("group")
-    @classmethod
-    def _fits(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if "manifold" in info.data:
-            check_points(info.data["manifold"], value)
-        return value
 
 
 class GeodesicNoise(FeatureInjector):
@@ -87,7 +63,7 @@ class GeodesicNoise(FeatureInjector):
         self.resolution, self.sigma_of, self.radius = site.resolution, p.sigma, p.radius
         self.points = points_of(p.manifold, p.group, site.channels)
         space = self.points.manifold
-        self.unit = math.sqrt(space.dim) if space is not None and p.scale == "dim" else 1.0
+        self.unit = p.unit(self.points)
         one_map = p.noise == "shared" or (p.noise == "auto" and space is not None and space.name == "euclidean")
         self.num_normals = 1 if one_map else self.points.num_normals
         size = site.resolution

@@ -23,11 +23,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 
-from noisegan.api import Field, ImageInjector, ImageSite, NoiseSource, Params, StrategySpec, hookimpl
-from noisegan.plugins.schedules import Annealing, Schedule
+from noisegan.api import Field, ImageInjector, ImageSite, NoiseSource, StrategySpec, hookimpl
+from noisegan.plugins.schedules import AnnealedParams, Annealing
 
 _GREY_LEVEL = 2 / 255
 """One grey level of 8 bits, in pixels of [-1, 1]."""
@@ -35,22 +34,10 @@ _GREY_LEVEL = 2 / 255
 Unit = Literal["pixel", "contrast"]
 
 
-class InstanceParams(Params):
+class InstanceParams(AnnealedParams):
     start: float = Field(0.1, ge=0, le=10, description="standard deviation s of the noise at the start")
     end: float = Field(0.0, ge=0, le=10, description="s from `until` on; at 0 images are as they are")
-    until: float = Field(1.0, gt=0, le=1, description="share of training after which s stays at `end`")
-    schedule: Schedule = Field("linear", description="how s goes from start to end", validate_default=True)
     unit: Unit = Field("pixel", description="of s: pixels in [-1, 1], or each image's own contrast")
-
-    @field_validator("schedule")
-    @classmethod
-    def _reaches_its_end(cls, schedule: Schedule, others: ValidationInfo) -> Schedule:
-        if {"start", "end", "until"} <= others.data.keys():  # else one of these is refused already
-            Annealing(schedule, **{name: others.data[name] for name in ("start", "end", "until")})
-        return schedule
-
-    def annealing(self) -> Annealing:
-        return Annealing(self.schedule, start=self.start, end=self.end, until=self.until)
 
 
 class InstanceNoise(ImageInjector):

@@ -13,51 +13,27 @@ diagonal in a frame that has a name (`from_normal` of every manifold). At every 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, Params, StrategySpec, hookimpl
-from noisegan.plugins.geometry.points import check_points, points_of
+from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, StrategySpec, hookimpl
+from noisegan.plugins.carried import CarriedParams
+from noisegan.plugins.geometry.points import points_of
 from noisegan.plugins.geometry.span import exp_features
 
 
-class NormalCoordinatesParams(Params):
+class NormalCoordinatesParams(CarriedParams):
     manifold: str = Field(
         "poincare_ball",
         description="a manifold, with its size or without: sphere, sphere(dim=7), see noisegan manifolds",
     )
-    group: int | None = Field(
-        None,
-        ge=1,
-        description="channels per point; none: what the manifold's size needs, or all channels where its dimension is "
-        "free, or 2 x 2 matrices",
-    )
     sigma: Literal["per-coordinate", "shared"] = Field(
         "per-coordinate", description="strength: one number per coordinate of the frame, or one per site"
     )
-    scale: Literal["dim", "unit"] = Field(
-        "dim", description="features and noise are measured in units of sqrt(dim), or of one"
-    )
-    radius: float = Field(0.99, gt=0, le=1, description="noise stays within this share of the injectivity radius")
     strength: float = Field(0.0, ge=-10, le=10, description="sigma at the start (learned)")
-
-    @field_validator("manifold")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        check_points(value, None)
-        return value
-
-    @field_validator("group")
-    @classmethod
-    def _fits(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if "manifold" in info.data:
-            check_points(info.data["manifold"], value)
-        return value
 
 
 class NormalCoordinatesNoise(FeatureInjector):
@@ -71,8 +47,7 @@ class NormalCoordinatesNoise(FeatureInjector):
         super().__init__()
         self.resolution, self.radius = site.resolution, p.radius
         self.points = points_of(p.manifold, p.group, site.channels, framed=True)
-        space = self.points.manifold
-        self.unit = math.sqrt(space.dim) if space is not None and p.scale == "dim" else 1.0
+        self.unit = p.unit(self.points)
         shape = (self.points.num_normals, 1, 1) if p.sigma == "per-coordinate" else ()
         self.strength = nn.Parameter(torch.full(shape, p.strength))
 

@@ -31,11 +31,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationInfo, field_validator
 from torch import Tensor
 
-from noisegan.api import Field, Params, PenaltyInjector, StrategySpec, hookimpl
-from noisegan.plugins.schedules import Annealing, Schedule
+from noisegan.api import Field, PenaltyInjector, StrategySpec, hookimpl
+from noisegan.plugins.schedules import AnnealedParams, Annealing, Schedule
 
 Divergence = Literal["js", "gan", "kl", "reverse_kl", "pearson", "squared_hellinger"]
 
@@ -43,22 +42,11 @@ _LARGEST_LOGIT = 20.0
 """Logits are taken as this at most inside the unbounded weights: a ratio of e^20 squared is still finite in float32."""
 
 
-class RothParams(Params):
+class RothParams(AnnealedParams):
     start: float = Field(2.0, ge=0, le=1000, description="g at the start: variance of the noise it stands for")
     end: float = Field(0.02, ge=0, le=1000, description="g from `until` on")
-    until: float = Field(1.0, gt=0, le=1, description="share of training after which g stays at `end`")
-    schedule: Schedule = Field("exponential", description="how g goes from start to end", validate_default=True)
+    schedule: Schedule = Field("exponential", description="how it goes from start to end", validate_default=True)
     f_divergence: Divergence = Field("js", description="the f-GAN whose noise expansion it is")
-
-    @field_validator("schedule")
-    @classmethod
-    def _reaches_its_end(cls, schedule: Schedule, others: ValidationInfo) -> Schedule:
-        if {"start", "end", "until"} <= others.data.keys():  # else one of these is refused already
-            Annealing(schedule, **{name: others.data[name] for name in ("start", "end", "until")})
-        return schedule
-
-    def annealing(self) -> Annealing:
-        return Annealing(self.schedule, start=self.start, end=self.end, until=self.until)
 
 
 class RothPenalty(PenaltyInjector):
@@ -75,21 +63,26 @@ class RothPenalty(PenaltyInjector):
         self.gamma.fill_(self.annealing(fraction))
 
     def forward(self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        psi, slope = logits_and_slopes(discriminate, fake)  # [N] each
+        psi, slope = logits_and_slopes(discriminate, fake, scale=self.loss_scale)  # [N] each
         if self.f_divergence == "js":
-            psi_real, slope_real = logits_and_slopes(discriminate, real)
+            psi_real, slope_real = logits_and_slopes(discriminate, real, scale=self.loss_scale)
             omega = torch.sigmoid(-psi_real).square() * slope_real + torch.sigmoid(psi).square() * slope
         else:
             omega = weight(psi, self.f_divergence) * slope
         return self.gamma / 2 * omega.mean()
 
 
-def logits_and_slopes(discriminate: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits psi and |grad psi|^2 of each image, [N, C, H, W] -> [N], [N]; both with their graph."""
+def logits_and_slopes(
+    discriminate: Callable[[Tensor], Tensor], images: Tensor, *, scale: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Logits psi and |grad psi|^2 of each image, [N, C, H, W] -> [N], [N]; both with their graph.
+
+    `scale`: see `PenaltyInjector.loss_scale`.
+    """
     images = images.detach().clone().requires_grad_()
     psi = discriminate(images).squeeze(1)  # [N]
-    (gradient,) = torch.autograd.grad(psi.sum(), images, create_graph=True)
-    return psi, gradient.square().sum(dim=(1, 2, 3))
+    (gradient,) = torch.autograd.grad(psi.sum() * scale, images, create_graph=True)
+    return psi, (gradient / scale).square().sum(dim=(1, 2, 3))
 
 
 def weight(psi: Tensor, f_divergence: Divergence) -> Tensor:

@@ -17,6 +17,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ValidationInfo, field_validator
+
+from noisegan.api import Field, Params
+
 Schedule = Literal["constant", "linear", "cosine", "exponential"]
 
 
@@ -56,3 +60,22 @@ class Annealing:
     def _small_end(self) -> float:
         """A hundredth of the start, as Roth et al. 2017 anneal."""
         return self.start / 100 if self.start > 0 else 0.01
+
+
+class AnnealedParams(Params):
+    """Parameters of a strategy whose strength is annealed; a strategy says what `start` and `end` are."""
+
+    start: float
+    end: float
+    until: float = Field(1.0, gt=0, le=1, description="share of training after which it stays at `end`")
+    schedule: Schedule = Field("linear", description="how it goes from start to end", validate_default=True)
+
+    @field_validator("schedule")
+    @classmethod
+    def _reaches_its_end(cls, schedule: Schedule, others: ValidationInfo) -> Schedule:
+        if {"start", "end", "until"} <= others.data.keys():  # else one of these is refused already
+            Annealing(schedule, **{name: others.data[name] for name in ("start", "end", "until")})
+        return schedule
+
+    def annealing(self) -> Annealing:
+        return Annealing(self.schedule, start=self.start, end=self.end, until=self.until)

@@ -180,6 +180,9 @@ class GeomstatsSpace(Manifold):
                 result = function(self._space(flat[0]), *flat)
             except (NotImplementedError, AttributeError) as error:
                 raise NoiseganError(f"manifold {self.name!r}: geomstats does not offer {what!r} for it") from error
+            except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+                why = str(error).partition("\n")[0] or type(error).__name__
+                raise NoiseganError(f"manifold {self.name!r}: geomstats fails in {what!r}: {why}") from error
         kept: Tensor = result.to(given).reshape(points if values else (*points, *self.point_shape))
         return kept
 

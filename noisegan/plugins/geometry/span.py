@@ -123,7 +123,9 @@ def _in_pieces(f: Tensor) -> bool:
 
 
 def _dot(f: Tensor, e: Tensor) -> Tensor:
-    """Sum over features, [N, G, 1, H, W]."""
+    """Sum over features, [N, G, 1, H, W]; one of f, e may be one map for all."""
+    if e.shape[DIM] < f.shape[DIM]:
+        return f.sum(DIM, keepdim=True) * e
     if torch.is_grad_enabled() or not _in_pieces(f):
         return (f * e).sum(DIM, keepdim=True)
     out = f.new_empty(*f.shape[:DIM], 1, *f.shape[DIM + 1 :])
