@@ -330,6 +330,20 @@ def test_digits() -> None:
     assert open_dataset("digits", resolution=32, resize="nearest").describe()["resize"] == "nearest"
 
 
+def test_digits_are_those_of_scikit_learn_read_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose import would cost every command two seconds; where its file is not found, it is imported."""
+    from sklearn import datasets
+
+    expected = datasets.load_digits()
+    with monkeypatch.context() as without:
+        without.setattr(datasets, "load_digits", None)
+        data = open_dataset("digits", cond=True)
+    assert np.array_equal(data.images(range(1797))[:, 0].numpy(), np.rint(expected.images * (255 / 16)))
+    assert data.labels(range(1797)).argmax(dim=1).tolist() == expected.target.tolist()
+    monkeypatch.setattr(builtin.importlib.util, "find_spec", lambda name: None)
+    assert open_dataset("digits", cond=True).fingerprint == data.fingerprint
+
+
 @pytest.mark.parametrize("layout", ["fashion-mnist", "fashion-mnist/FashionMNIST/raw", "system"])
 def test_fashion_mnist_is_found(cache: Path, layout: str) -> None:
     images = pixels(1, height=28, width=28)

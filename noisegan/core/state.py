@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noisegan.api import ImageInjector, ImageSite, Injector, PenaltyInjector, Strategy
+from noisegan.core.adam import Adam
 from noisegan.core.config import TrainConfig
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.generator import Generator
@@ -181,11 +182,11 @@ def run_injectors(
     return image, penalty
 
 
-def _adam(parameters: Any, lr: float, lazy: int, device: torch.device) -> torch.optim.Adam:
+def _adam(parameters: Any, lr: float, lazy: int, device: torch.device) -> Adam:
     """Adam with beta = (0, 0.99); a lazy regulariser every k steps adds a step, which c = k / (k + 1) makes up for
     (Karras et al. 2020, appendix B)."""
     c = lazy / (lazy + 1) if lazy else 1.0
-    return torch.optim.Adam(
+    return Adam(
         list(parameters),
         lr=lr * c,
         betas=(0.0, 0.99**c),

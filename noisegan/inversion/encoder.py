@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from noisegan import facade
+from noisegan.core.adam import Adam
 from noisegan.core.generator import Generator
 from noisegan.core.noise import StreamNoise
 from noisegan.core.rng import Streams, contained_randomness
@@ -91,7 +92,7 @@ def train_encoder(
     statistics = w_statistics(G, seed=seed)
     with contained_randomness(seed, "inversion/encoder/init"):
         encoder = Encoder(G.resolution, G.img_channels, G.w_dim, statistics).to(device)
-    adam = torch.optim.Adam(encoder.parameters(), lr=LR, betas=(0.9, 0.99))
+    adam = Adam(encoder.parameters(), lr=LR, betas=(0.9, 0.99))
     errors = []
     for step in range(steps):
         adam.param_groups[0]["lr"] = LR * (0.5 + 0.5 * math.cos(math.pi * step / steps))

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from noisegan.core.adam import Adam
 from noisegan.core.generator import Generator
 from noisegan.core.images import to_bytes
 from noisegan.core.rng import Streams
@@ -204,7 +205,7 @@ class Projector:
         """The steps. Latents and noise are changed in place."""
         options, synthesis = self.options, self.G.synthesis
         leaves = [latents.leaf, *noise.leaves.values()]
-        adam = torch.optim.Adam(leaves, betas=(0.9, 0.999), eps=1e-8, fused=self._device.type in ("cpu", "cuda"))
+        adam = Adam(leaves, betas=(0.9, 0.999), eps=1e-8, fused=self._device.type in ("cpu", "cuda"))
         stream = Streams(options.seed)["inversion/perturbation"]
         path = _Path(frame_steps=_frame_steps(options.steps, frames))
         for step in range(options.steps):

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from noisegan.core.adam import Adam
 from noisegan.core.generator import Generator
 from noisegan.core.layers import settle
 from noisegan.core.synthesis import Synthesis
@@ -43,7 +44,7 @@ def tune(
     synthesis = copy.deepcopy(G.synthesis)
     settle(synthesis, ws.device)  # as a network that was read from a file lies
     parameters = [parameter.requires_grad_() for parameter in synthesis.parameters()]
-    adam = torch.optim.Adam(parameters, lr=lr, fused=ws.device.type in ("cpu", "cuda"))
+    adam = Adam(parameters, lr=lr, fused=ws.device.type in ("cpu", "cuda"))
     prepared, pixels = loss.prepare(target), Mse()
     rgb = [seen(target)]
     history: dict[str, list[float]] = {}

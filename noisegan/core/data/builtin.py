@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from noisegan.core.data.arrays import ArraySource, open_idx
 from noisegan.core.data.source import Source
@@ -19,13 +21,24 @@ FASHION_FILES = ("train-images-idx3-ubyte.gz", "train-images-idx3-ubyte")
 
 def digits() -> Source:
     """Alpaydin & Kaynak's handwritten digits: 1,797 grey images of 8x8, values 0..16 scaled to 0..255, ten classes."""
-    from sklearn.datasets import load_digits  # takes a second
-
-    data = load_digits()
-    images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]  # [1797, 8, 8, 1]
-    source = ArraySource("digits", images, data.target, path=None, labels_place="scikit-learn")
+    table = _digits_table()  # [1797, 8 * 8 + 1]
+    images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    source = ArraySource("digits", images, table[:, -1].astype(int), path=None, labels_place="scikit-learn")
     source.default_resize = "bicubic"  # 8 -> 32: smooth strokes; lanczos rings around them, nearest makes a mosaic
     return source
+
+
+def _digits_table() -> npt.NDArray[np.float64]:
+    """Pixels and, last, the class of each digit. Read in place, for importing scikit-learn takes two seconds."""
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits  # a version that keeps it elsewhere
+
+    data = load_digits()
+    return np.column_stack([data.data, data.target])
 
 
 def fashion_mnist() -> Source:
