@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -66,6 +68,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     What the system refuses (a full disk, a folder that cannot be read) is no fault of noisegan: 2. When the reader of
     the output has gone, as `| head` does, it ends without a word, with 1.
     """
+    if arguments is None:  # this process ends with the command
+        atexit.register(gc.freeze)  # Python's last look for garbage, among all that torch defines, takes 0.7 s
     try:
         code = cli.main(args=arguments, prog_name="noisegan", standalone_mode=False)
         if sys.stdout is not None:
