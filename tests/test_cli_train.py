@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from training import ALL_POINTS, SMALL, as_arguments, snapshot_names
-from training import noisegan as command
+from training import ALL_POINTS, SMALL, as_arguments, snapshot_names, started
 
 from noisegan.cli import main
 from noisegan.core.checkpoint import find_snapshot
@@ -56,7 +55,7 @@ def small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 @pytest.mark.slow
 def test_fractions_of_a_kimg_work_everywhere(tmp_path: Path) -> None:
     """The command of the documentation, at its own size."""
-    done = command(
+    done = started(
         "train", "--data", "digits", "--cfg", "tiny", "--noise", "fuzzy", "--kimg", "0.16", "--batch", "8",
         "--tick", "0.04", "--snap", "1", "--seed", "1", "--outdir", str(tmp_path),
     )  # fmt: skip
@@ -279,7 +278,7 @@ def test_a_broken_installed_plugin_leaves_the_others_working(tmp_path: Path) -> 
     (info / "entry_points.txt").write_text("[noisegan]\nbroken = broken_plugin\n")
     (tmp_path / "broken_plugin.py").write_text("import nothing_of_that_name\n")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = command(*replaced("--outdir", str(tmp_path / "o"), "--noise", "none"), PYTHONPATH=path)
+    done = started(*replaced("--outdir", str(tmp_path / "o"), "--noise", "none"), PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "plugin 'broken' was not loaded" in done.stderr
     assert "nothing_of_that_name" in done.stderr

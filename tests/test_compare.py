@@ -7,11 +7,11 @@ import re
 import shutil
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 from comparing import SCORES, TRAIN, Inline, compare, inline, read, run_here, small, toml, without_times  # noqa: F401
 from rich.console import Console
-from training import noisegan as command
 
 import noisegan
 from noisegan.compare import runner
@@ -268,7 +268,7 @@ def test_equal_time_compares_what_was_reached(tmp_path: Path) -> None:
 def test_python_and_the_command_line_agree(done: Path, tmp_path: Path) -> None:
     file = tmp_path / "e.toml"
     file.write_text(toml(small("none", "additive(strength=0.3)")))
-    ended = command("compare", str(file), "--outdir", str(tmp_path / "out"), "--plugin", str(SCORES), "--jobs", "2")
+    ended = forking.run("compare", str(file), "--outdir", str(tmp_path / "out"), "--plugin", str(SCORES), "--jobs", "2")
     assert ended.returncode == 0, ended.stderr
     assert str(tmp_path / "out" / "report" / "index.html") in ended.stdout.replace("\n", "")
     assert "cannot tell" in ended.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from comparing import SCORES, TRAIN, compare, read, small, toml, without_times
+from forking import Forked
 
 from noisegan.compare.executor import LocalExecutor, default_threads
 from noisegan.compare.experiment import Experiment
@@ -28,30 +28,17 @@ LONGER = small("none", "fuzzy", replicates=1, train=TRAIN | {"kimg": 0.4, "tick"
 """Fifty steps a run."""
 
 
-def start(file: Path, folder: Path, *, fsize: int | None = None) -> subprocess.Popen[str]:
-    """`noisegan compare` in a process group of its own, with files of at most `fsize` bytes."""
-
-    def limit() -> None:
-        if fsize is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (fsize, fsize))
-
+def start(file: Path, folder: Path, *, fsize: int | None = None) -> Forked:
+    """`noisegan compare` in a process group of its own, with files of at most `fsize` bytes; workers are started."""
     words = ["compare", str(file), "--outdir", str(folder), "--plugin", str(SCORES), "--jobs", "2"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "noisegan", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        preexec_fn=limit,
-    )
+    return Forked(*words, new_session=True, fsize=fsize)
 
 
-def until_training(folder: Path, process: subprocess.Popen[str]) -> None:
+def until_training(folder: Path, process: Forked) -> None:
     """Wait for the first snapshot of any run."""
     deadline_s = time.monotonic() + 120
     while not any((folder / "runs").glob("*/*.safetensors")):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forking
 import pytest
 import torch
 from safetensors.torch import load_file
 from training import ALL_POINTS, SMALL, as_arguments
-from training import noisegan as command
 
 from noisegan.core.checkpoint import find_snapshot
 from noisegan.core.distributed import pick_device
@@ -30,6 +31,18 @@ def torchrun(*arguments: str, plugin: Path = ALL_POINTS) -> subprocess.Completed
     )  # fmt: skip
 
 
+def two_ranks(*arguments: str, plugin: Path = ALL_POINTS) -> list[tuple[int | None, str]]:
+    """Two processes as torchrun makes them, without it; status and standard error of each."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    processes = [
+        forking.Forked("train", "--plugin", str(plugin), *arguments, **world, RANK=rank, LOCAL_RANK=rank)
+        for rank in ("0", "1")
+    ]
+    errors = [process.communicate(timeout=150)[1] for process in processes]
+    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
+
+
 def stats(outdir: Path) -> list[dict[str, Any]]:
     (run,) = outdir.iterdir()
     return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
@@ -40,7 +53,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """Losses, statistics, learned noise and pairing agree; weights to float rounding."""
     two = torchrun(*as_arguments(OPTIONS), "--outdir", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
-    one = command("train", "--plugin", str(ALL_POINTS), *as_arguments(OPTIONS), "--outdir", str(tmp_path / "one"))
+    one = forking.run("train", "--plugin", str(ALL_POINTS), *as_arguments(OPTIONS), "--outdir", str(tmp_path / "one"))
     assert one.returncode == 0, one.stderr
     lines = list(zip(stats(tmp_path / "one"), stats(tmp_path / "two"), strict=True))
     assert len(lines) == 2
@@ -62,17 +75,17 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
 def test_two_processes_that_are_stopped_and_resumed_end_with_the_same_bits_and_statistics(tmp_path: Path) -> None:
     """Stopped between two ticks, so that statistics under way are saved; one process prints how to go on."""
     options = OPTIONS | {"noise": "fuzzy", "kimg": 0.24, "tick": 0.12}
-    whole = torchrun(*as_arguments(options), "--outdir", str(tmp_path / "whole"))
-    assert whole.returncode == 0, whole.stderr
+    whole = two_ranks(*as_arguments(options), "--outdir", str(tmp_path / "whole"))
+    assert [status for status, _ in whole] == [0, 0], whole
     stopper = tmp_path / "stopper.py"
     stopper.write_text(STOPS_ITSELF)
-    stopped = torchrun(*as_arguments(options), "--outdir", str(tmp_path / "stopped"), plugin=stopper)
-    assert stopped.returncode != 0
-    assert stopped.stderr.count("Go on with: noisegan train --resume") == 1
+    stopped = two_ranks(*as_arguments(options), "--outdir", str(tmp_path / "stopped"), plugin=stopper)
+    assert [status for status, _ in stopped] == [130, 130], stopped
+    assert "".join(error for _, error in stopped).count("Go on with: noisegan train --resume") == 1
     (run,) = (tmp_path / "stopped").iterdir()
     assert find_snapshot(run).name == "network-snapshot-000000.048.safetensors"
-    resumed = torchrun("--resume", str(run))
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = two_ranks("--resume", str(run))
+    assert [status for status, _ in resumed] == [0, 0], resumed
     (unbroken,) = (tmp_path / "whole").iterdir()
     assert find_snapshot(run).read_bytes() == find_snapshot(unbroken).read_bytes()
     for a, b in zip(stats(tmp_path / "whole"), stats(tmp_path / "stopped"), strict=True):

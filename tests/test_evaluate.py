@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 import torch
 from comparing import SCORES
 from training import SMALL
-from training import noisegan as command
 
 import noisegan
 from noisegan.core.data import open_dataset
@@ -157,10 +157,10 @@ def test_one_snapshot_is_scored_by_the_command(tmp_path: Path) -> None:
     run = noisegan.train(outdir=str(tmp_path), noise="additive", quiet=True, **SMALL)
     words = ["metrics", "--network", str(run), "--metrics", "fd,brightness", "--extractors", "pixels"]
     words += ["--samples", "12", "--real-samples", "50", "--plugin", str(SCORES)]
-    ended = command(*words)
+    ended = forking.run(*words)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("FD (pixels)")
-    ended = command(*words, "--json", "--seeds", "0-1", "--data", "digits")
+    ended = forking.run(*words, "--json", "--seeds", "0-1", "--data", "digits")
     found = json.loads(ended.stdout)
     assert [(s["key"], s["seed"]) for s in found["scores"]] == [
         ("fd@pixels", 0), ("brightness@pixels", 0), ("fd@pixels", 1), ("brightness@pixels", 1)
@@ -174,7 +174,9 @@ def test_one_snapshot_is_scored_by_the_command(tmp_path: Path) -> None:
 def test_scoring_data_of_other_colours_is_refused(tmp_path: Path) -> None:
     run = noisegan.train(outdir=str(tmp_path), noise="none", quiet=True, **SMALL)
     np.save(tmp_path / "colour.npy", np.zeros((20, 8, 8, 3), dtype=np.uint8))
-    ended = command("metrics", "--network", str(run), "--data", str(tmp_path / "colour.npy"), "--extractors", "pixels")
+    ended = forking.run(
+        "metrics", "--network", str(run), "--data", str(tmp_path / "colour.npy"), "--extractors", "pixels"
+    )
     assert ended.returncode == 2
     assert "has 3 channels and" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1

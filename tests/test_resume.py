@@ -14,11 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forking
 import pytest
 from backends import backend
 from safetensors.torch import load_file
-from training import ALL_POINTS, SMALL, STRATEGIES, as_arguments, assert_same_snapshot, snapshot_names
-from training import noisegan as command
+from training import ALL_POINTS, SMALL, STRATEGIES, as_arguments, assert_same_snapshot, snapshot_names, started
 
 import noisegan
 from noisegan.core.checkpoint import find_snapshot, snapshots
@@ -216,17 +216,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return noisegan.train(outdir=str(tmp_path_factory.mktemp("unbroken")), quiet=True, **LONG)
 
 
-def _start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "noisegan", "train", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def _wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
+def _wait_for(condition: Any, process: Any) -> None:
     deadline = time.monotonic() + 60
     while not condition() and process.poll() is None:
         assert time.monotonic() < deadline, "the run never got there"
@@ -241,7 +231,7 @@ def test_a_run_killed_at_random_moments_leaves_whole_snapshots_and_ends_with_the
     arguments = [*as_arguments(LONG), "--outdir", str(tmp_path)]
     kills = 0
     for _ in range(12):
-        process = _start(*arguments)
+        process = forking.Forked("train", *arguments)
         before = len(list(tmp_path.glob("0*/*.safetensors")))
         _wait_for(lambda before=before: len(list(tmp_path.glob("0*/*.safetensors"))) > before, process)
         time.sleep(moments.uniform(0, 0.4))
@@ -256,7 +246,7 @@ def test_a_run_killed_at_random_moments_leaves_whole_snapshots_and_ends_with_the
             break
         arguments = ["--resume", str(run)]
     else:
-        assert command("train", *arguments).returncode == 0
+        assert started("train", *arguments).returncode == 0
     assert kills >= 3
     assert_same_snapshot(find_snapshot(unbroken), find_snapshot(run))
     assert _stats(unbroken) == _stats(run)
@@ -265,7 +255,13 @@ def test_a_run_killed_at_random_moments_leaves_whole_snapshots_and_ends_with_the
 
 @pytest.mark.slow
 def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(tmp_path: Path, unbroken: Path) -> None:
-    process = _start(*as_arguments(LONG), "--outdir", str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "noisegan", "train", *as_arguments(LONG), "--outdir", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     _wait_for(lambda: list(tmp_path.glob("0*/stats.jsonl")), process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
@@ -274,7 +270,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(tmp_path: Path, unbrok
     said = re.search(r"Go on with: noisegan (train --resume \S+)", output)
     assert said, output
     assert "Traceback" not in output
-    finished = command(*said[1].split())
+    finished = forking.run(*said[1].split())
     assert finished.returncode == 0, finished.stderr
     assert_same_snapshot(find_snapshot(unbroken), find_snapshot(run))
 
