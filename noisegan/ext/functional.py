@@ -149,7 +149,7 @@ def upfirdn2d(
     if f.requires_grad:  # a filter that learns: rare, and plain PyTorch can
         return reference.upfirdn2d(x, f, up, down, padding, flip, gain)
     ops.prepare(x.device)
-    out: Tensor = torch.ops.noisegan.upfirdn2d(x, f, up, down, padding, flip, gain)
+    out: Tensor = ops.upfirdn2d(x, f, up, down, padding, flip, gain)
     return out
 
 
@@ -246,7 +246,7 @@ def _fused(
     if overwrite and not torch.is_grad_enabled():
         torch.ops.noisegan.bias_act_(x, *operands)
         return x
-    out: Tensor = torch.ops.noisegan.bias_act(x, *operands)
+    out: Tensor = ops.bias_act(x, *operands)
     return out
 
 

@@ -51,10 +51,6 @@ for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
 
-_bias_act = torch.ops.noisegan.bias_act.default
-_bias_act_grad = torch.ops.noisegan.bias_act_grad.default
-_channel_sum = torch.ops.noisegan.channel_sum.default
-_upfirdn2d = torch.ops.noisegan.upfirdn2d.default
 _philox = torch.ops.noisegan.philox.default
 
 WORDS, UNIFORM, NORMAL = 0, 1, 2
@@ -208,7 +204,7 @@ def _bias_act_grad_backward(
 
 def scaled(x: Tensor, scale: Tensor) -> Tensor:
     """x times a factor per sample and channel, [N, C]; multiplied in the type of arithmetic, rounded once."""
-    y: Tensor = _bias_act(x, scale, None, None, None, None, [], None, 1.0, 1.0, math.inf)
+    y: Tensor = bias_act(x, scale, None, None, None, None, [], None, 1.0, 1.0, math.inf)
     return y
 
 
@@ -249,7 +245,7 @@ def _upfirdn2d_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     up, down, (x0, _, y0, _), flip, gain = ctx.how
     (h, w), (oh, ow), (kh, kw) = ctx.size, g.shape[2:], (f.shape[0], f.shape[-1])
     padding = (kw - 1 - x0, (w - 1) * up - ow * down + 1 + x0, kh - 1 - y0, (h - 1) * up - oh * down + 1 + y0)
-    return _upfirdn2d(g, f, down, up, padding, not flip, gain), *[None] * 6
+    return upfirdn2d(g, f, down, up, padding, not flip, gain), *[None] * 6
 
 
 def _bias_act_fake(x: Tensor, *_: Any) -> Tensor:
@@ -293,14 +289,34 @@ def _philox_fake(ids: Tensor, step: Tensor, address: Sequence[int], count: int, 
     return ids.new_empty(len(ids), count, dtype=torch.int64 if kind == WORDS else torch.float32)
 
 
-_DERIVATIVES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "bias_act": (_bias_act_backward, _bias_act_setup),
-    "bias_act_grad": (_bias_act_grad_backward, _bias_act_grad_setup),
-    "channel_sum": (_channel_sum_backward, _channel_sum_setup),
-    "upfirdn2d": (_upfirdn2d_backward, _upfirdn2d_setup),
-}
-for _name, (_backward, _setup) in _DERIVATIVES.items():
-    torch.library.register_autograd(f"noisegan::{_name}", _backward, setup_context=_setup, lib=_library)
+def _differentiable(name: str, backward: Callable[..., Any], setup: Callable[..., Any]) -> Callable[..., Any]:
+    """Registers an operation's derivative; returns the operation as it is called here.
+
+    In eager mode that is an `autograd.Function` before the operation: what torch.library makes of the same derivative
+    asks the schema for its arguments at every call, which takes longer than many a map.
+    """
+    torch.library.register_autograd(f"noisegan::{name}", backward, setup_context=setup, lib=_library)
+    op = getattr(torch.ops.noisegan, name).default
+
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = op(*inputs)
+        setup(ctx, inputs, output)
+        return output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function: Any = type(f"Eager_{name}", (torch.autograd.Function,), methods)
+
+    def call(*inputs: Any) -> Any:
+        transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        return op(*inputs) if transformed or not torch.is_grad_enabled() else function.apply(*inputs)
+
+    return call
+
+
+bias_act = _differentiable("bias_act", _bias_act_backward, _bias_act_setup)
+_bias_act_grad = _differentiable("bias_act_grad", _bias_act_grad_backward, _bias_act_grad_setup)
+_channel_sum = _differentiable("channel_sum", _channel_sum_backward, _channel_sum_setup)
+upfirdn2d = _differentiable("upfirdn2d", _upfirdn2d_backward, _upfirdn2d_setup)
 
 _FAKES: dict[str, Callable[..., Any]] = {
     "bias_act": _bias_act_fake,
