@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,6 @@ import pytest
 import torch
 from backends import backend
 from torch import Tensor
-from torch.library import opcheck
 
 from noisegan.core.rng import Streams
 from noisegan.ext import (
@@ -358,65 +356,6 @@ def test_mixed_layouts_and_views_are_accepted() -> None:
     y = bias_act(last)
     (gradient,) = torch.autograd.grad(y, last, torch.ones_like(x))
     assert gradient.is_contiguous(memory_format=torch.channels_last)
-
-
-def leaf(name: str, *shape: int) -> Tensor:
-    return normal(name, *shape).requires_grad_()
-
-
-def arguments(name: str) -> tuple[Any, ...]:
-    """Small arguments of a declared operation; what can be differentiated wants to be."""
-    x, y, scale = leaf("x", 2, 3, 4, 5), normal("y", 2, 3, 4, 5), leaf("s", 2, 3)
-    noise, strength = leaf("e", 2, 1, 4, 5), leaf("t", 1, 3, 1, 1)
-    cases: dict[str, tuple[Any, ...]] = {
-        "bias_act": (x, scale, leaf("b", 3), noise, None, None, [], strength, 0.2, 1.4, math.inf),
-        "bias_act_": (
-            y,
-            *(normal(n, *s) for n, s in (("s", (2, 3)), ("b", (3,)))),
-            None,
-            None,
-            None,
-            [],
-            None,
-            0.2,
-            1.4,
-            1.1,
-        ),
-        "bias_act_grad": (leaf("g", 2, 3, 4, 5), y, x, scale, noise, None, None, [], True, 0.2, 1.4, 1.1),
-        "channel_sum": (x, y, scale, 0.2, 1.4, math.inf),
-        "upfirdn2d": (x, TAPS.double(), 2, 1, [2, 1, 2, 1], False, 4.0),
-        "philox": (torch.arange(3), torch.tensor(3), [1, 2, 0], 7, 2),
-    }
-    return cases[name]
-
-
-DECLARED = ("bias_act", "bias_act_grad", "channel_sum", "upfirdn2d", "bias_act_", "philox")
-
-
-@pytest.mark.parametrize("name", DECLARED)
-@pytest.mark.parametrize("backend", ["native", "ref"])
-def test_declarations_pass_opcheck(name: str, backend: str) -> None:
-    def check() -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own tracing
-            return opcheck(getattr(torch.ops.noisegan, name).default, arguments(name))
-
-    results = check() if backend == "native" else plainly(check)
-    assert set(results.values()) == {"SUCCESS"}
-    assert len(results) == 4
-
-
-@pytest.mark.parametrize("name", DECLARED[:-2])
-def test_declared_derivatives_pass_gradcheck_and_gradgradcheck(name: str) -> None:
-    op = getattr(torch.ops.noisegan, name).default
-    leaves = tuple(a for a in arguments(name) if isinstance(a, Tensor) and a.requires_grad)
-
-    def function(*values: Tensor) -> Any:
-        given = iter(values)
-        return op(*(next(given) if isinstance(a, Tensor) and a.requires_grad else a for a in arguments(name)))
-
-    assert torch.autograd.gradcheck(function, leaves)
-    assert torch.autograd.gradgradcheck(function, leaves)
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
