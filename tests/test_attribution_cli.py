@@ -62,6 +62,6 @@ def test_mistakes_come_before_the_work(
         "more with --false-positives"
     )
     assert mistake(capsys, *base, str(tmp_path / "none")) == (
-        f"error: there is no image or folder at {tmp_path}/none; give one with --target"
+        f"error: there is nothing at {tmp_path}/none: name an image, or a folder of images"
     )
     assert not list((tmp_path / "o").iterdir())

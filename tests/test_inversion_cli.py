@@ -153,10 +153,10 @@ def test_mistakes_get_one_sentence(
         "replace or remove it"
     )
     assert project(tmp_path / "empty") == (
-        f"error: the folder {tmp_path}/empty holds no image ({known} are read); give another --target"
+        f"error: the folder {tmp_path}/empty holds no image ({known} are read): name another"
     )
     assert project(tmp_path / "none") == (
-        f"error: there is no image or folder at {tmp_path}/none; give one with --target"
+        f"error: there is nothing at {tmp_path}/none: name an image, or a folder of images"
     )
     assert project(good, "--space", "x") == "error: space 'x' is unknown: choose w, w+, z, pti"
     assert project(good, "--precision", "fp8") == "error: precision 'fp8' is unknown: choose fp32, bf16, fp16"

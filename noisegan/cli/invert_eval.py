@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from noisegan.cli.options import load_plugins, open_outdir, parse_seeds, plugin_option
+from noisegan.cli.options import held_out_options, load_plugins, open_outdir, parse_seeds, projector_options
 from noisegan.errors import NoiseganError
 
 
@@ -15,25 +15,13 @@ from noisegan.errors import NoiseganError
 @click.option("--network", type=click.Path(path_type=Path), help="run folder or snapshot")
 @click.option("--outdir", type=click.Path(path_type=Path), help="gets inversions and evaluation.json")
 @click.option("--experiment", type=click.Path(path_type=Path), help="instead: folder of a finished comparison")
-@click.option("--data", help="real images it was not trained on; fashion-mnist: its test images")
-@click.option("--resize", help="how real images are resized  [default: as for training]")
-@click.option("--crop", help="how real images are cropped  [default: as for training]")
 @click.option("--images", default=100, show_default=True, help="real images, drawn from those not trained on")
 @click.option("--own-images", type=click.IntRange(0), help="images of the network itself  [default: as many]")
-@click.option("--allow-trained", is_flag=True, help="draw from training images too, and say which they are")
-@click.option("--draw-seed", default=0, show_default=True, type=click.IntRange(0), help="of the draw of real images")
 @click.option("--hard-labels", help="classes to report by themselves, such as 4,6")
 @click.option("--spaces", default="w,w+", show_default=True, help="some of w,w+,z,pti")
 @click.option("--noise", "noises", default="off,fixed,optimised", show_default=True, help="some of them")
-@click.option("--steps", "--num-steps", default=1000, show_default=True, help="steps of each inversion")
-@click.option("--loss", default="st-lpips-alex", show_default=True, help="as of `noisegan project`")
-@click.option("--lr", default=0.1, show_default=True, help="largest learning rate")
-@click.option("--noise-weight", default=1e5, show_default=True, help="weight of the noise's autocorrelation")
-@click.option("--class", "class_index", type=int, help="class of a conditional network; needed for space z")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="images at a time")
-@click.option("--precision", default="fp32", show_default=True, help="fp32; bf16 in large layers")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto")
-@plugin_option
+@held_out_options
+@projector_options
 def command(
     network: Path | None,
     outdir: Path | None,

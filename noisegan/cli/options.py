@@ -84,6 +84,11 @@ def network_options(*, network_required: bool = True) -> Callable[[F], F]:
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto"),
         plugin_option,
     )
+    return _all(*options)
+
+
+def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which help shows them."""
 
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -91,6 +96,34 @@ def network_options(*, network_required: bool = True) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def held_out_options(function: F) -> F:
+    """Which real images stand for those that a network never saw. Commands word `--images` themselves."""
+    return _all(
+        click.option("--data", help="real images it was not trained on; fashion-mnist: its test images"),
+        click.option("--resize", help="how real images are resized  [default: as for training]"),
+        click.option("--crop", help="how real images are cropped  [default: as for training]"),
+        click.option("--allow-trained", is_flag=True, help="draw from training images too, and say which they are"),
+        click.option("--draw-seed", default=0, show_default=True, type=click.IntRange(0), help="of that draw"),
+    )(function)
+
+
+def projector_options(function: F) -> F:
+    """How images are inverted; all but space and noise, which are the factors of evaluations."""
+    return _all(
+        click.option("--steps", "--num-steps", default=1000, show_default=True, help="schedules are shares of them"),
+        click.option(
+            "--loss", default="st-lpips-alex", show_default=True, help="such as lpips-vgg, or lpips-vgg=1,mse=0.1"
+        ),
+        click.option("--lr", default=0.1, show_default=True, help="largest learning rate"),
+        click.option("--noise-weight", default=1e5, show_default=True, help="weight of the noise's autocorrelation"),
+        click.option("--class", "class_index", type=int, help="class of a conditional network; needed for space z"),
+        click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="images at a time"),
+        click.option("--precision", default="fp32", show_default=True, help="fp32; bf16 in large layers"),
+        click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto"),
+        plugin_option,
+    )(function)
 
 
 def resolve_noise_seed(mode: str, seed: int | None) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from noisegan.cli.options import boolean_option, load_plugins, open_outdir, plugin_option
+from noisegan.cli.options import boolean_option, load_plugins, open_outdir, projector_options
 
 
 @click.command("project")
@@ -16,21 +16,13 @@ from noisegan.cli.options import boolean_option, load_plugins, open_outdir, plug
 @click.option("--outdir", required=True, type=click.Path(path_type=Path), help="gets a folder per image")
 @click.option("--space", default="w", show_default=True, help="w, w+, z, or pti: tune the generator after w")
 @click.option("--noise", default="optimised", show_default=True, help="off, fixed or optimised")
-@click.option("--steps", "--num-steps", default=1000, show_default=True, help="steps; all schedules are shares of them")
-@click.option("--loss", default="st-lpips-alex", show_default=True, help="such as lpips-vgg, or lpips-vgg=1,mse=0.1")
-@click.option("--lr", default=0.1, show_default=True, help="largest learning rate")
 @click.option("--perturbation", type=float, help="of w, in sigma_w  [default: 0.05, 0 with an encoder]")
-@click.option("--noise-weight", default=1e5, show_default=True, help="weight of the noise's autocorrelation")
 @click.option("--pti-steps", default=350, show_default=True, help="steps of pivotal tuning")
 @click.option("--encoder", type=click.Path(path_type=Path), help="start from what train-encoder made")
-@click.option("--class", "class_index", type=int, help="class of a conditional network; needed for space z")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="images at a time")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="of perturbations")
 @click.option("--noise-seed", default=0, show_default=True, type=click.IntRange(0), help="of the noise at the start")
-@click.option("--precision", default="fp32", show_default=True, help="fp32; bf16 in large layers")
 @boolean_option("--save-video", default=False, help="write proj.mp4 (needs imageio[ffmpeg])  [default: no]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto")
-@plugin_option
+@projector_options
 def command(
     network: Path, target: Path, outdir: Path, device: str, plugin_files: tuple[Path, ...], **options: Any
 ) -> None:

@@ -46,10 +46,10 @@ def read_targets(path: str | Path, *, resolution: int, channels: int) -> list[Ta
     """
     path = Path(path)
     if not path.exists():
-        raise NoiseganError(f"there is no image or folder at {path}; give one with --target")
+        raise NoiseganError(f"there is nothing at {path}: name an image, or a folder of images")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not files:
-        raise NoiseganError(f"the folder {path} holds no image ({KNOWN} are read); give another --target")
+        raise NoiseganError(f"the folder {path} holds no image ({KNOWN} are read): name another")
     stems = [file.stem for file in files]
     return [
         _read(file, file.stem if stems.count(file.stem) == 1 else file.name, resolution, channels) for file in files
