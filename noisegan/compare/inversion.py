@@ -21,7 +21,8 @@ from noisegan.core.checkpoint import read_facts
 from noisegan.errors import NoiseganError
 from noisegan.files import unwritable, write_json
 from noisegan.inversion.attribution import BINS, area
-from noisegan.inversion.evaluate import OWN, REAL, RESULT, evaluate_inversion
+from noisegan.inversion.evaluate import OWN, REAL, evaluate_inversion
+from noisegan.inversion.evaluation_folder import RESULT
 from noisegan.inversion.heldout import choose_held_out
 from noisegan.inversion.summary import worst_images
 from noisegan.manager import Plugins

@@ -14,7 +14,8 @@ from noisegan import facade
 from noisegan.errors import NoiseganError
 from noisegan.files import atomic_path, unwritable, write_json
 from noisegan.inversion.attribution import real_p, separate, threshold
-from noisegan.inversion.evaluate import OWN, REAL, RESULT, evaluate_inversion
+from noisegan.inversion.evaluate import OWN, REAL, evaluate_inversion
+from noisegan.inversion.evaluation_folder import RESULT
 from noisegan.inversion.folders import project
 from noisegan.inversion.losses import parse_loss
 from noisegan.inversion.output import read_projected

@@ -4,7 +4,7 @@
 
 Leaves, in the output folder:
 
-    settings.json           what is evaluated; another evaluation is refused in the same folder
+    settings.json           what is evaluated. Images, spaces and kinds of noise may be added; anything else is refused
     targets/real|own/       the images, as PNG
     inversions/<kind>-<space>-<noise>/<image>/    as `noisegan project` leaves them; what is there is not made again
     evaluation.json         everything found
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,17 +29,18 @@ from torch import Tensor
 from noisegan import facade
 from noisegan.core.data import open_dataset
 from noisegan.core.generator import Generator
-from noisegan.core.images import save_image, to_float
+from noisegan.core.images import to_float
 from noisegan.core.layers import set_precision, settle
 from noisegan.core.reporting import counting
 from noisegan.core.state import DTYPES
 from noisegan.errors import Interrupted, NoiseganError
 from noisegan.files import atomic_path, unwritable, write_json
+from noisegan.inversion.evaluation_folder import RESULT, claim, evaluation_settings, write_targets
 from noisegan.inversion.folders import project
 from noisegan.inversion.heldout import HeldOut, choose_held_out
 from noisegan.inversion.losses import Loss, make_loss, parse_loss
 from noisegan.inversion.noise import NOISES, NoiseInfo, describe_noise
-from noisegan.inversion.output import ARRAYS, Projected, file_sha256, read_projected
+from noisegan.inversion.output import ARRAYS, Projected, read_projected
 from noisegan.inversion.projector import ProjectorOptions
 from noisegan.inversion.quality import compare_images, fresh_distances, measure_noise
 from noisegan.inversion.spaces import SPACES
@@ -49,7 +49,7 @@ from noisegan.inversion.targets import read_targets
 from noisegan.manager import Plugins
 from noisegan.metrics.evaluate import generate
 
-SETTINGS, RESULT, TABLE = "settings.json", "evaluation.json", "images.csv"
+TABLE = "images.csv"
 REAL, OWN = "real", "own"
 CURVE = 40
 """Points of the curves over steps."""
@@ -130,23 +130,16 @@ def evaluate_inversion(
             seed=draw_seed,
             allow_trained=allow_trained,
         )
-    _check_labels(hard_labels, held_out)
+    check_labels(hard_labels, held_out)
     yield _told(held_out, images)
     own = _own_images(snapshot, own_images)
-    settings = {
-        "network": str(snapshot.path.resolve()),
-        "network_sha256": file_sha256(snapshot.path),
-        "projector": {k: v for k, v in chosen.as_dict().items() if k not in ("space", "noise")},
-        "precision": precision,
-        "spaces": list(spaces),
-        "noises": list(noises),
-        "real_images": held_out.about | {"path": None, "indices": held_out.indices},
-        "own_images": own_images,
-        "hard_labels": list(hard_labels),
-    }
-    _claim(outdir, settings)
-    _write_targets(outdir / "targets" / REAL, held_out.names, held_out.images)
-    _write_targets(outdir / "targets" / OWN, [f"sample-{i:06d}" for i in range(len(own))], own)
+    settings = evaluation_settings(
+        snapshot.path, chosen, held_out, spaces=spaces, noises=noises, own_images=own_images, hard_labels=hard_labels,
+        precision=precision,
+    )  # fmt: skip
+    claim(outdir, settings)
+    write_targets(outdir / "targets" / REAL, held_out.names, held_out.images)
+    write_targets(outdir / "targets" / OWN, [f"sample-{i:06d}" for i in range(len(own))], own)
 
     for cell in cells:
         try:
@@ -270,7 +263,10 @@ def _cells(spaces: Sequence[str], noises: Sequence[str], *, own: bool) -> list[C
     return [Cell(kind=k, space=s, noise=n) for k in kinds for s in spaces for n in noises]
 
 
-def _check_labels(hard_labels: Sequence[int], held_out: HeldOut) -> None:
+def check_labels(hard_labels: Sequence[int], held_out: HeldOut) -> None:
+    """Raises:
+    NoiseganError: when hard labels are none of the images drawn, or all of them.
+    """
     if not hard_labels:
         return
     present = sorted(set(held_out.classes or ()))
@@ -320,35 +316,6 @@ class _NoLabels:
 
     def labels(self, indices: Any) -> Tensor:
         return torch.zeros(len(indices), 0)
-
-
-def _claim(outdir: Path, settings: Mapping[str, Any]) -> None:
-    """Write settings.json, unless the folder holds another evaluation."""
-    path = outdir / SETTINGS
-    if path.exists():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise NoiseganError(f"{path} cannot be read; delete it, or choose another --outdir") from None
-        wanted = json.loads(json.dumps(dict(settings)))
-        other = [name for name in wanted if there.get(name) != wanted[name]]
-        if other:
-            raise NoiseganError(
-                f"{outdir} holds another evaluation ({', '.join(other)} differ); choose another --outdir, or delete it"
-            )
-    elif any(not file.name.startswith(".") for file in outdir.iterdir()):
-        raise NoiseganError(f"{outdir} is not empty and holds no evaluation; choose another --outdir")
-    else:
-        write_json(path, dict(settings))
-
-
-def _write_targets(folder: Path, names: Sequence[str], images: Tensor) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    for name, image in zip(names, images, strict=True):
-        save_image(image, folder / f"{name}.png")
 
 
 def _curve(folder: Path, loss: str) -> NDArray[np.float64]:

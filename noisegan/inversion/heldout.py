@@ -13,12 +13,15 @@ images are no longer there, or are others now, nothing can be known, and the res
 from __future__ import annotations
 
 import hashlib
+import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from noisegan.core.config import TrainConfig
@@ -26,7 +29,7 @@ from noisegan.core.data import ImageDataset, open_dataset
 from noisegan.core.data.builtin import FASHION_SYSTEM
 from noisegan.core.reporting import counting
 from noisegan.errors import NoiseganError
-from noisegan.files import cache_folder
+from noisegan.files import atomic_path, cache_folder
 from noisegan.planning import open_data, pairing_data
 
 FASHION, FASHION_TEST = "fashion-mnist", ("t10k-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte")
@@ -53,6 +56,25 @@ class HeldOut:
     @property
     def names(self) -> list[str]:
         return [f"image-{index:06d}" for index in self.indices]
+
+    def save(self, path: Path) -> None:
+        """Write all of it into an npz file, for `read_held_out` in other processes."""
+        facts = {name: getattr(self, name) for name in ("indices", "classes", "trained_on", "about")}
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, images=self.images.numpy(), facts=np.array(json.dumps(facts)))
+
+
+def read_held_out(path: Path) -> HeldOut:
+    """What `HeldOut.save` wrote.
+
+    Raises:
+        NoiseganError: when it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return HeldOut(torch.from_numpy(arrays["images"]), **json.loads(str(arrays["facts"])))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise NoiseganError(f"cannot read {path}: {error}; run the command again") from None
 
 
 def choose_held_out(

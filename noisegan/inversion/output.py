@@ -96,7 +96,9 @@ def finished(outdir: Path, target: Target, settings: Mapping[str, Any]) -> bool:
     except (OSError, ValueError):
         raise NoiseganError(f"{folder} is there and holds no finished inversion; choose another --outdir") from None
     wanted = json.loads(json.dumps(dict(settings)))
-    other = [name for name in wanted if not isinstance(there, dict) or there.get(name) != wanted[name]]
+    # Where the network lies does not count: a folder that was moved is still its own, as the network's sha256 says.
+    names = [name for name in wanted if name != "network"]
+    other = [name for name in names if not isinstance(there, dict) or there.get(name) != wanted[name]]
     if other:
         raise NoiseganError(
             f"{folder} holds an inversion with other settings ({', '.join(other)} differ); choose another --outdir, "
