@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -50,3 +51,15 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
         return annotation
     found = [_model_in(part) for part in getattr(annotation, "__args__", ())]
     return next((model for model in found if model is not None), None)
+
+
+def no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of a list, for validators.
+
+    Raises:
+        ValueError: when one is there twice.
+    """
+    repeated = sorted({str(v) for v in values if values.count(v) > 1})
+    if repeated:
+        raise ValueError(f"{repeated[0]} is there twice")
+    return values

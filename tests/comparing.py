@@ -57,6 +57,8 @@ _TABLES = ("train", "evaluation", "variants")
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_value(own)}" for key, own in value.items()) + "}"
     return json.dumps(value)
 
 

@@ -64,6 +64,19 @@ def test_elsewhere_there_is_a_line_for_what_happened(plugins: Plugins) -> None:
     ]
 
 
+def test_inverting_is_seen(plugins: Plugins) -> None:
+    events = [
+        (0, {"event": "inverting", "done": 1, "of": 4}),
+        (0, {"event": "score", "nimg": 2000, "scores": {"inversion": 0.5}}),  # not the primary one
+    ]
+    console = terminal()
+    show(console, plugins, *events)
+    assert any("none" in r and "inverting" in r and "25%" in r for r in text(console).splitlines())
+    console = Console(file=io.StringIO(), width=40)
+    show(console, plugins, *events)
+    assert [line.split("min")[1].strip() for line in text(console).splitlines()] == ["none, seed 0: inverting, 25%"]
+
+
 def test_a_quiet_one_shows_nothing(plugins: Plugins) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, quiet=True)
     show(console, plugins, *EVENTS)

@@ -11,6 +11,7 @@ from comparing import TRAIN, small, toml
 
 from noisegan.cli.compare import split_variants
 from noisegan.compare.experiment import Evaluation, Experiment, Variant, read_experiment, refuse_another
+from noisegan.compare.inversion_options import InversionOptions
 from noisegan.compare.pairing import config_differences, pairing_problems, strange_differences
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
@@ -204,6 +205,8 @@ def test_recorded_options_are_diffed() -> None:
 
 def test_every_key_is_documented() -> None:
     page = (Path(__file__).parent.parent / "docs" / "experiment.md").read_text()
-    documented = {word for line in page.splitlines() for word in re.findall(r"^\| `\[*(\w+)\]*`", line)}
-    keys = {*Experiment.model_fields, *Variant.model_fields, *Evaluation.model_fields}
+    first = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    documented = {word for cell in first for word in re.findall(r"`\[*(\w+)\]*`", cell)}
+    sections = (Experiment, Variant, Evaluation, InversionOptions)
+    keys = {name for section in sections for name in section.model_fields}
     assert documented == keys

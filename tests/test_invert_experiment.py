@@ -31,8 +31,9 @@ def made_up(effect: float, spread_of_networks: float, luck: int = 0, seeds: int 
                 "real": image + (effect if label == "b" else 0) + own_luck + 0.01 * rng.normal(size=n),
                 "own": 0.1 * rng.random(n),
             }
+            curve = {"step": [1, 3], "seconds": [0.5, 1.5 + seed], "distance": [1.0, 0.5 - seed / 10]}
             cells = [
-                {"images": kind, "space": "w", "noise": "off"}
+                {"images": kind, "space": "w", "noise": "off", "curve": curve}
                 | {"images_measured": [{"image": f"{i}", "distance": d, "class": i % 2} for i, d in enumerate(values)]}
                 for kind, values in distances.items()
             ]
@@ -106,7 +107,7 @@ def test_a_comparison_is_inverted_and_reported(done: Path, tmp_path: Path, capsy
     ]  # fmt: skip
     code, text, err = run(capsys, *arguments)
     assert code == 0, err
-    assert text.splitlines()[0] == "network 1 of 4: none, seed 0"
+    assert text.splitlines()[:2] == ["5 real images of new", "network 1 of 4: none, seed 0"]
     found = json.loads((out / "inversion" / "inversion.json").read_text())
     assert [(c["images"], c["space"], c["noise"]) for c in found["cells"]] == [
         ("real", "w", "off"), ("real", "w", "optimised"), ("own", "w", "off"), ("own", "w", "optimised"),
@@ -118,7 +119,7 @@ def test_a_comparison_is_inverted_and_reported(done: Path, tmp_path: Path, capsy
     assert "<h2>Inversion</h2>" in page
     before = (done / "report" / "index.html").read_text()
     assert page.count("data:image/png") == before.count("data:image/png") + 5 * (1 + 2 * 2)
-    assert page.count("<svg") == before.count("<svg") + 2 * 2
+    assert page.count("<svg") == before.count("<svg") + 2 * 2 + 2 * 2 + 2  # histograms, curves, their legend
     assert without_section(page) == without_section(before)
     results = read(out)
     assert results["metrics"] == read(done)["metrics"]

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from noisegan.cli.options import held_out_options, load_plugins, open_outdir, parse_seeds, projector_options
 from noisegan.errors import NoiseganError
+
+DEFAULT = ParameterSource.DEFAULT
 
 
 @click.command("invert-eval")
@@ -45,7 +48,8 @@ def command(
     noisegan invert-eval --experiment out --data fashion-mnist
 
     With --experiment all networks of a finished comparison are asked to show the same images; the variants are compared
-    in out/inversion and in the comparison's report.
+    in out/inversion and in the comparison's report. Options left out are then those of the experiment's table
+    [evaluation.inversion].
     """
     from noisegan.compare.inversion import invert_experiment
     from noisegan.compare.runner import report
@@ -64,7 +68,9 @@ def command(
         "plugins": plugins,
     }
     if experiment is not None:
-        for line in invert_experiment(experiment, **options):
+        source = click.get_current_context().get_parameter_source
+        given = {name: value for name, value in options.items() if source(name) is not DEFAULT}
+        for line in invert_experiment(experiment, **given | {"plugins": plugins}):
             click.echo(line)
         click.echo(str(report(experiment, plugins=plugins)))
     elif network is not None and outdir is not None:

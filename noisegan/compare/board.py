@@ -73,7 +73,10 @@ class Board:
                 self._line(job, "trained")
             case "scoring":
                 row.state, row.share = "scoring", event["done"] / event["of"]
-            case "score":
+            case "inverting":
+                row.state, row.share = "inverting", event["done"] / event["of"]
+                self._line(job, f"inverting, {row.share:.0%}")
+            case "score" if self._primary.key in event["scores"]:
                 row.score = event["scores"][self._primary.key]
                 self._line(job, f"{event['nimg'] / 1000:g} kimg: {self._primary.title} {row.score:.5g}")
             case "done":

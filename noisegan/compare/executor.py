@@ -30,8 +30,8 @@ class Executor(Protocol):
 
         Args:
             jobs: each with the file for what its worker prints.
-            notify: called in this thread with each event of a worker: `progress`, `trained`, `scoring`, `score`, and
-                at last `done` or `failed` (with an `error`).
+            notify: called in this thread with each event of a worker: `progress`, `trained`, `scoring`, `score`,
+                `inverting`, and at last `done` or `failed` (with an `error`).
 
         Raises:
             KeyboardInterrupt: when the user stops it, after every worker has saved its state.

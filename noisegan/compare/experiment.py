@@ -30,12 +30,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from noisegan.compare.inversion_options import InversionOptions
 from noisegan.compare.pairing import UNPAIRING
 from noisegan.core.config import TrainConfig
 from noisegan.core.data import BUILT_IN
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
-from noisegan.validation import explain
+from noisegan.metrics.columns import INVERSION
+from noisegan.validation import explain, no_repeats
 
 OWN_OPTIONS = {"noise": "[[variants]]", "seed": "seeds or replicates", "outdir": "--outdir", "desc": "label"}
 """Training options that an experiment sets itself, and where it does."""
@@ -73,7 +75,7 @@ class Evaluation(_Section):
     metrics: tuple[str, ...] = Field(
         ("fd", "kid", "precision", "recall", "density", "coverage"),
         min_length=1,
-        description="scores; the first one, on the first extractor, decides the verdict",
+        description="scores; the first one, on the first extractor, decides the verdict; inversion has no extractor",
     )
     extractors: tuple[str, ...] = Field(("st-lpips-alex",), min_length=1, description="feature extractors")
     seeds: tuple[int, ...] = Field(
@@ -82,11 +84,14 @@ class Evaluation(_Section):
     samples: int = Field(2000, ge=2, description="generated images per snapshot and evaluation seed")
     real_samples: int = Field(10_000, ge=2, description="real images at most")
     snapshots: Literal["all", "final"] = Field("all", description="score all snapshots (learning curves) or the final")
+    inversion: InversionOptions = Field(
+        default_factory=lambda: InversionOptions.model_validate({}), description="how the metric inversion is made"
+    )
 
     @field_validator("metrics", "extractors", "seeds")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _no_repeats(values)
+        return no_repeats(values)
 
 
 class Experiment(_Section):
@@ -119,7 +124,7 @@ class Experiment(_Section):
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        return None if seeds is None else _no_repeats(seeds)
+        return None if seeds is None else no_repeats(seeds)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Experiment:
@@ -128,7 +133,22 @@ class Experiment(_Section):
         if (self.equal_time or self.selection == "best") and self.evaluation.snapshots == "final":
             which = "equal_time" if self.equal_time else "selection = 'best'"
             raise ValueError(f"{which} needs the scores of all snapshots: set evaluation.snapshots = 'all'")
+        if self.selection == "best" and self.evaluation.metrics[0] == INVERSION:
+            raise ValueError(
+                "selection = 'best' chooses a snapshot by the first metric, and 'inversion' is known of the chosen one "
+                "only: put another metric in front of it, or set selection = 'final'"
+            )
+        if self.equal_time and self.evaluation.metrics == (INVERSION,):
+            raise ValueError(
+                "equal_time compares snapshots on the way, and 'inversion' is known of the one that counts only: name "
+                "another metric too, such as 'fd'"
+            )
         return self
+
+    @property
+    def inverts(self) -> bool:
+        """Whether the metric `inversion` is asked for."""
+        return INVERSION in self.evaluation.metrics
 
     def resolve(self, plugins: Plugins) -> Experiment:
         """With everything filled in and checked against the training options and the plugins.
@@ -146,9 +166,18 @@ class Experiment(_Section):
             raise NoiseganError(f"the baseline {self.baseline!r} is not a variant; they are {', '.join(labels)}")
         seeds = self.seeds or tuple(range(self.replicates or 3))
         train = dict(self.train)
-        if isinstance(train.get("data"), str) and train["data"] not in BUILT_IN:
-            train["data"] = str(Path(train["data"]).expanduser().absolute())
-        update = {"variants": variants, "baseline": self.baseline or labels[0], "seeds": seeds, "train": train}
+        if isinstance(train.get("data"), str):
+            train["data"] = _whole_path(train["data"])
+        inversion = self.evaluation.inversion
+        if inversion.data is not None:
+            inversion = inversion.model_copy(update={"data": _whole_path(inversion.data)})
+        update: dict[str, Any] = {
+            "variants": variants,
+            "baseline": self.baseline or labels[0],
+            "seeds": seeds,
+            "train": train,
+        }
+        update["evaluation"] = self.evaluation.model_copy(update={"inversion": inversion})
         resolved = self.model_copy(update=update | {"replicates": None})
         for variant in variants:
             resolved._check_own_options(variant)
@@ -213,6 +242,10 @@ def read_experiment(path: str | Path) -> Experiment:
         raise NoiseganError(f"{path}: {error}") from None
 
 
+def _whole_path(data: str) -> str:
+    return data if data in BUILT_IN else str(Path(data).expanduser().absolute())
+
+
 def refuse_another(known: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Refuse to go on in the folder of another experiment.
 
@@ -237,10 +270,3 @@ def refuse_another(known: dict[str, Any], now: dict[str, Any], folder: Path) -> 
             f"{folder} holds another experiment: {'; '.join(differing)}. Choose another --outdir; only new variants, "
             "more seeds and another evaluation may be added to an experiment"
         )
-
-
-def _no_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    repeated = sorted({str(v) for v in values if values.count(v) > 1})
-    if repeated:
-        raise ValueError(f"{repeated[0]} is there twice")
-    return values

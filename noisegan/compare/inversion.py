@@ -14,16 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from noisegan.compare.inversion_options import read_options
+from noisegan.compare.inverting import Inverter, draw_images
 from noisegan.compare.layout import Layout
 from noisegan.compare.scoring import read_json
 from noisegan.compare.statistics import compare_scores, sentence, summarise_scores, t_interval
 from noisegan.core.checkpoint import read_facts
 from noisegan.errors import NoiseganError
-from noisegan.files import unwritable, write_json
+from noisegan.files import write_json
 from noisegan.inversion.attribution import BINS, area
-from noisegan.inversion.evaluate import OWN, REAL, evaluate_inversion
-from noisegan.inversion.evaluation_folder import RESULT
-from noisegan.inversion.heldout import choose_held_out
+from noisegan.inversion.evaluate import OWN, REAL, told
 from noisegan.inversion.summary import worst_images
 from noisegan.manager import Plugins
 
@@ -46,41 +46,35 @@ TITLES = {
 
 Rows = list[dict[str, Any]]
 Cell = tuple[str, str, str]
+Curve = Mapping[str, Sequence[float]]
 
 
 def invert_experiment(
-    folder: str | Path,
-    *,
-    plugins: Plugins | None = None,
-    images: int = 100,
-    data: str | None = None,
-    resize: str | None = None,
-    crop: str | None = None,
-    draw_seed: int = 0,
-    allow_trained: bool = False,
-    hard_labels: Sequence[int] = (),
-    **options: Any,
+    folder: str | Path, *, plugins: Plugins | None = None, device: str | None = None, **options: Any
 ) -> Iterator[str]:
     """Evaluate the inversion of all finished runs of a comparison, and compare the variants.
+
+    It leaves what the metric `inversion` of the comparison leaves, and takes over what that has made.
 
     Args:
         folder: of the comparison. Gets inversion/<variant>-seed<n>/ (as `invert-eval` leaves it) and
             inversion/inversion.json, which the next `noisegan report` shows.
-        images, data, resize, crop, draw_seed, allow_trained, hard_labels: as of `evaluate_inversion`; drawn once.
-        **options: further arguments of `evaluate_inversion`.
+        device: default: that of the training.
+        **options: fields of `InversionOptions`; those left out are as [evaluation.inversion] of the experiment says.
 
     Yields:
         lines for the user.
 
     Raises:
-        NoiseganError: when the comparison is not finished, its networks were trained on different images, or as
-            `evaluate_inversion`.
+        NoiseganError: when the comparison is not finished, its networks were trained on different images, its
+            inversions were made otherwise, or as `evaluate_inversion`.
         Interrupted: when the user stops; finished inversions are kept.
     """
     layout, plugins = Layout(folder), plugins or Plugins()
     results = read_json(layout.results)
     if results is None:
         raise NoiseganError(f"{layout.folder} holds no {layout.results.name}: finish the comparison there first")
+    chosen = read_options(results["experiment"]["evaluation"].get("inversion", {}) | options)
     runs = [run for run in results["runs"] if run["status"] == "done"]
     snapshots = [layout.folder / run["folder"] / run["snapshot"] for run in runs]
     missing = [path for path in snapshots if not path.is_file()]
@@ -89,38 +83,38 @@ def invert_experiment(
     facts = [read_facts(path) for path in snapshots]
     if len({each["pairing_data"] for each in facts}) > 1:
         raise NoiseganError(f"the networks of {layout.folder} were trained on different images: invert them one by one")
-    held_out = choose_held_out(
-        facts[0],
-        count=images,
-        data=data,
-        resize=resize,
-        crop=crop,
-        labels=bool(hard_labels),
-        seed=draw_seed,
-        allow_trained=allow_trained,
-    )
+    held_out = draw_images(facts[0], chosen)
+    inverter = Inverter(layout.inversion.parent, chosen, held_out, plugins, device or facts[0]["config"]["device"])
+    yield told(held_out, chosen.images)
+    names = [Path(run["folder"]).name for run in runs]
+    for name, snapshot in zip(names, snapshots, strict=True):
+        inverter.refuse_other(snapshot, name)
     evaluations = []
-    for i, (run, snapshot) in enumerate(zip(runs, snapshots, strict=True)):
-        where = layout.inversion.parent / Path(run["folder"]).name
-        try:
-            where.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(where, error) from error
-        yield f"network {i + 1} of {len(runs)}: {run['variant']}, seed {run['seed']}"
-        work = evaluate_inversion(
-            snapshot, where, held_out=held_out, images=images, hard_labels=hard_labels, plugins=plugins, **options
-        )
-        first = next(work)
-        if i == 0:
-            yield first
-        for _ in work:
-            pass
-        evaluation = read_json(where / RESULT)
-        assert evaluation is not None
-        evaluations.append(evaluation)
+    for i, (run, name, snapshot) in enumerate(zip(runs, names, snapshots, strict=True)):
+        known = inverter.evaluation(snapshot, name)
+        there = "" if known is None else ", there already"
+        yield f"network {i + 1} of {len(runs)}: {run['variant']}, seed {run['seed']}{there}"
+        if known is None:
+            for _ in inverter.invert(snapshot, name):
+                pass
+            known = inverter.evaluation(snapshot, name)
+            assert known is not None
+        evaluations.append(known)
+    yield from write_inversions(layout, results, evaluations)
+
+
+def write_inversions(layout: Layout, results: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Compare the variants into inversion.json; returns the sentences of the first measure.
+
+    Args:
+        results: of the comparison.
+        evaluations: of its finished runs, in their order.
+    """
+    runs = [run for run in results["runs"] if run["status"] == "done"]
     found = compare_inversions(results, runs, evaluations)
     write_json(layout.inversion, found)
-    yield from found["sentences"]
+    sentences: list[str] = found["sentences"]
+    return sentences
 
 
 def compare_inversions(
@@ -137,10 +131,12 @@ def compare_inversions(
     labels, seeds = [v["label"] for v in experiment["variants"]], experiment["seeds"]
     baseline, alpha = experiment["baseline"], experiment["alpha"]
     rows: dict[Cell, dict[tuple[str, int], Rows]] = {}
+    curves: dict[Cell, dict[str, list[Curve]]] = {}
     for run, evaluation in zip(runs, evaluations, strict=True):
         for cell in evaluation["cells"]:
             key = (cell["images"], cell["space"], cell["noise"])
             rows.setdefault(key, {})[run["variant"], run["seed"]] = cell["images_measured"]
+            curves.setdefault(key, {}).setdefault(run["variant"], []).append(cell["curve"])
     cells: list[dict[str, Any]] = []
     for key, by_run in rows.items():
         parts: dict[str, set[str] | None] = {"all": None}
@@ -173,6 +169,11 @@ def compare_inversions(
         ],
         "family": "Holm's correction is over the variants of one measure of one cell, not over cells and measures",
         "cells": cells,
+        "curves": [
+            {"space": key[1], "noise": key[2], "variants": {label: _curve(own) for label, own in by_variant.items()}}
+            for key, by_variant in curves.items()
+            if key[0] == REAL
+        ],
         "histograms": [_histograms(rows, key, labels) for key in rows if key[0] == REAL and (OWN, *key[1:]) in rows],
         "shown": _shown(next(by_run for key, by_run in rows.items() if key[0] == REAL)),
         "attribution": [_attribution(rows, key, labels, seeds, baseline, alpha) for key in rows if key[0] == REAL],
@@ -265,6 +266,18 @@ def by_image(
         "interval": None if interval is None else list(interval),
         "share_better": float(np.mean(d < 0 if better == "lower" else d > 0)),
         "holds_for": "these networks; another training may differ by more",
+    }
+
+
+def _curve(curves: Sequence[Curve]) -> dict[str, list[float]]:
+    """Distance on held-out images after a step, mean, smallest and largest over trainings; mean seconds up to there."""
+    distances = np.array([curve["distance"] for curve in curves], np.float64)  # [runs, t]
+    return {
+        "step": list(curves[0]["step"]),
+        "seconds": np.mean([curve["seconds"] for curve in curves], axis=0).tolist(),
+        "distance": distances.mean(axis=0).tolist(),
+        "low": distances.min(axis=0).tolist(),
+        "high": distances.max(axis=0).tolist(),
     }
 
 

@@ -18,6 +18,7 @@ class Layout:
         self.experiment = self.folder / EXPERIMENT
         self.results = self.folder / RESULTS
         self.inversion = self.folder / "inversion" / "inversion.json"
+        self.held_out = self.inversion.with_name("held_out.npz")
         self.report = self.folder / "report" / "index.html"
 
     def run(self, variant: Variant, seed: int) -> Path:

@@ -20,6 +20,7 @@ import torch
 from noisegan import __version__
 from noisegan.api import Strategy
 from noisegan.compare.experiment import Experiment, Variant
+from noisegan.compare.inverting import Inverter
 from noisegan.compare.layout import Layout
 from noisegan.compare.pairing import (
     config_differences,
@@ -35,7 +36,7 @@ from noisegan.core.checkpoint import read_facts
 from noisegan.core.config import networks
 from noisegan.core.discriminator import Discriminator
 from noisegan.core.generator import Generator
-from noisegan.metrics.columns import Column
+from noisegan.metrics.columns import INVERSION, Column, describe_column
 from noisegan.planning import noise_record
 
 GPU_MEMORY = "Resources/peak_gpu_mem_gb"
@@ -43,7 +44,7 @@ GPU_MEMORY = "Resources/peak_gpu_mem_gb"
 
 @dataclass
 class Run:
-    """What the files of one run say."""
+    """What the files of one run say: scores of its snapshots, the one that counts, and how that could be inverted."""
 
     variant: Variant
     seed: int
@@ -52,6 +53,8 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     chosen: int = -1
+    inversion: dict[str, Any] | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -59,14 +62,17 @@ class Run:
 
     def value(self, key: str) -> float | None:
         """The score that counts."""
-        return self.evaluations[self.chosen]["scores"][key]["value"] if self.done else None
+        return self.scores[key]["value"] if self.done else None
 
 
-def gather(layout: Layout, scorer: Scorer, errors: Mapping[tuple[str, int], str]) -> list[Run]:
+def gather(
+    layout: Layout, scorer: Scorer, errors: Mapping[tuple[str, int], str], inverter: Inverter | None = None
+) -> list[Run]:
     """Read all runs of an experiment.
 
     Args:
         errors: why a run failed, by (label, seed).
+        inverter: where the metric `inversion` is asked for.
     """
     experiment = scorer.experiment
     runs = []
@@ -83,11 +89,18 @@ def gather(layout: Layout, scorer: Scorer, errors: Mapping[tuple[str, int], str]
                     assert evaluation is not None, f"{snapshot} has no scores"
                     run.evaluations.append(evaluation)
                 run.chosen = select(run.evaluations, experiment.selection, scorer.columns[0])
+                run.scores = dict(run.evaluations[run.chosen]["scores"])
+                if inverter is not None:
+                    run.inversion = inverter.evaluation(found[run.chosen][1], run.folder.name)
+                    assert run.inversion is not None, f"{run.folder} was not inverted"
+                    run.scores[INVERSION] = inverter.score(run.inversion)
             runs.append(run)
     return runs
 
 
-def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, threads: int) -> dict[str, Any]:
+def build_results(
+    layout: Layout, scorer: Scorer, runs: Sequence[Run], *, threads: int, inverter: Inverter | None = None
+) -> dict[str, Any]:
     """The content of results.json.
 
     Raises:
@@ -114,6 +127,9 @@ def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, thread
     if experiment.equal_time:
         timing["equal_time"] = _equal_time(layout, scorer, runs)
     data = scorer.dataset.describe()
+    protocol = scorer.protocol | {"snapshot_selection": experiment.selection}
+    if inverter is not None:
+        protocol[INVERSION] = inverter.protocol
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -138,10 +154,10 @@ def build_results(layout: Layout, scorer: Scorer, runs: Sequence[Run], *, thread
         },
         "extractors": scorer.extractor_facts,
         "metrics": [
-            column.as_dict() | {"title": column.title + suffix, "primary": i == 0}
+            describe_column(column) | {"title": column.title + suffix, "primary": i == 0}
             for i, column in enumerate(scorer.columns)
         ],
-        "protocol": scorer.protocol | {"snapshot_selection": experiment.selection},
+        "protocol": protocol,
         "runs": [_run(layout, run) for run in runs],
         "summary": [
             {
@@ -171,7 +187,7 @@ def _compare(
     column: Column, table: Mapping[str, Sequence[float | None]], experiment: Experiment, suffix: str
 ) -> list[dict[str, Any]]:
     """The comparisons of one metric, a dict for each variant beside the baseline."""
-    found = compare_scores(table, experiment.baseline, better=column.metric.better, alpha=experiment.alpha)
+    found = compare_scores(table, experiment.baseline, better=column.better, alpha=experiment.alpha)
     entries = []
     for label, comparison in found.items():
         pairs = [
@@ -240,7 +256,7 @@ def _run(layout: Layout, run: Run) -> dict[str, Any]:
     return entry | {
         "snapshot": chosen["snapshot"],
         "nimg": chosen["nimg"],
-        "scores": chosen["scores"],
+        "scores": run.scores,
         "curve": [
             {"nimg": e["nimg"], "scores": {key: score["value"] for key, score in e["scores"].items()}}
             for e in run.evaluations
@@ -304,7 +320,7 @@ def _equal_time(layout: Layout, scorer: Scorer, runs: Sequence[Run]) -> dict[str
         if within:
             reached[id(run)] = within[-1]
     comparisons = []
-    for column in scorer.columns:
+    for column in scorer.features:
         table = {
             label: [
                 reached[id(run)]["scores"][column.key]["value"] if id(run) in reached else None

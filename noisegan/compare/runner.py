@@ -16,7 +16,9 @@ from rich.console import Console
 
 from noisegan.compare.board import Board
 from noisegan.compare.executor import Executor, LocalExecutor, cuda_devices, default_threads
-from noisegan.compare.experiment import Experiment, read_experiment, refuse_another
+from noisegan.compare.experiment import Experiment, Variant, read_experiment, refuse_another
+from noisegan.compare.inversion import write_inversions
+from noisegan.compare.inverting import Inverter, prepare_inverter
 from noisegan.compare.layout import Layout
 from noisegan.compare.report import write_report
 from noisegan.compare.report.inversion import inversion_section
@@ -67,22 +69,23 @@ def compare(
     console = Console(quiet=quiet)
     layout, threads = Layout(outdir), default_threads(jobs)
     with _own_folder(layout):
-        scorer = _prepare(experiment, loaded, silent=quiet)
-        _record(layout, experiment)
-        console.print(_headline(experiment, layout, jobs, threads), highlight=False, markup=False, soft_wrap=True)
+        scorer, inverter = _prepare(experiment, layout, loaded, silent=quiet)
+        known = _known(layout, experiment)
         work = [
             (variant, Job(str(layout.folder), variant.label, seed, files))
             for seed in experiment.seeds or ()  # seeds outside: all variants get their first replicate early
             for variant in experiment.variants
         ]
+        done = [job for variant, job in work if _is_done(variant, job, experiment, layout, scorer, inverter)]
+        if known != experiment.as_dict():
+            write_json(layout.experiment, experiment.as_dict())
+        if inverter is not None:
+            inverter.share(layout)
+        console.print(_headline(experiment, layout, jobs, threads), highlight=False, markup=False, soft_wrap=True)
         with Board([job for _, job in work], scorer.columns[0], console) as board:
-            left = []
-            for variant, job in work:
-                config, run = experiment.config(variant, job.seed).resolve(), layout.run(variant, job.seed)
-                if scorer.is_done(run, config, layout.evaluations(variant, job.seed)):
-                    board.note(job, {"event": "done"})
-                else:
-                    left.append((job, layout.log(variant, job.seed)))
+            for job in done:
+                board.note(job, {"event": "done"})
+            left = [(job, layout.log(variant, job.seed)) for variant, job in work if job not in done]
             try:
                 with _stoppable():
                     (executor or LocalExecutor(jobs, threads, _gpus(experiment))).run(left, board.note)
@@ -90,13 +93,15 @@ def compare(
                 raise Interrupted(
                     f"interrupted; what was trained is saved in {layout.folder}. Run the same command again to go on"
                 ) from None
-        runs = gather(layout, scorer, board.errors)
+        runs = gather(layout, scorer, board.errors, inverter)
         if not any(run.done for run in runs):
             raise NoiseganError(
                 f"all runs failed; the first: {next(iter(board.errors.values()))}; logs are in {layout.folder / 'logs'}"
             )
-        results = build_results(layout, scorer, runs, threads=threads)
+        results = build_results(layout, scorer, runs, threads=threads, inverter=inverter)
         write_json(layout.results, results)
+        if inverter is not None:
+            write_inversions(layout, results, [run.inversion for run in runs if run.inversion is not None])
         report(layout.folder, plugins=loaded)
     if board.errors:
         raise NoiseganError(
@@ -130,8 +135,10 @@ def _as_experiment(experiment: Experiment | Mapping[str, Any] | str | Path) -> E
     return read_experiment(experiment) if isinstance(experiment, (str, Path)) else Experiment(**experiment)
 
 
-def _prepare(experiment: Experiment, plugins: Plugins, *, silent: bool) -> Scorer:
-    """Whatever may be wrong with data, metrics and extractors is found before anything is trained."""
+def _prepare(
+    experiment: Experiment, layout: Layout, plugins: Plugins, *, silent: bool
+) -> tuple[Scorer, Inverter | None]:
+    """Whatever may be wrong with data, metrics, extractors and inversions is found before anything is trained."""
     config = experiment.config(experiment.variants[0], (experiment.seeds or (0,))[0]).resolve()
     device = pick_device(config.device)
     config.check_world(1, device.type)
@@ -139,20 +146,39 @@ def _prepare(experiment: Experiment, plugins: Plugins, *, silent: bool) -> Score
     with counting("features of real images", silent=silent) as progress:
         scorer = Scorer(experiment, plugins, dataset, device, progress=progress)
         _ = scorer.real  # computed once, here, for all workers
-    return scorer
+    return scorer, prepare_inverter(experiment, layout, config, dataset, device, plugins)
 
 
-def _record(layout: Layout, experiment: Experiment) -> None:
-    """Write experiment.json, unless the folder belongs to another experiment."""
-    known, now = read_json(layout.experiment), experiment.as_dict()
+def _is_done(
+    variant: Variant, job: Job, experiment: Experiment, layout: Layout, scorer: Scorer, inverter: Inverter | None
+) -> bool:
+    """Whether nothing is left to do for a run.
+
+    Raises:
+        NoiseganError: when its inversions are others than the experiment asks for.
+    """
+    config, run = experiment.config(variant, job.seed).resolve(), layout.run(variant, job.seed)
+    snapshot = scorer.finished(run, config, layout.evaluations(variant, job.seed))
+    if snapshot is None or inverter is None:
+        return snapshot is not None
+    inverter.refuse_other(snapshot, run.name)
+    return inverter.evaluation(snapshot, run.name) is not None
+
+
+def _known(layout: Layout, experiment: Experiment) -> dict[str, Any] | None:
+    """The content of experiment.json, None where there is none.
+
+    Raises:
+        NoiseganError: when the folder belongs to another experiment.
+    """
+    known = read_json(layout.experiment)
     if known is not None:
         try:
             before = Experiment(**known).as_dict()
         except NoiseganError as error:
             raise NoiseganError(f"{layout.experiment} is damaged, or of another version: {error}") from None
-        refuse_another(before, now, layout.folder)
-    if known != now:
-        write_json(layout.experiment, now)
+        refuse_another(before, experiment.as_dict(), layout.folder)
+    return known
 
 
 @contextmanager

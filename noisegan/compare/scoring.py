@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from noisegan import facade
-from noisegan.api import FeatureExtractor
+from noisegan.api import FeatureExtractor, Score
 from noisegan.compare.experiment import Experiment
 from noisegan.core.checkpoint import kimg_label, read_facts, snapshots
 from noisegan.core.config import TrainConfig
@@ -22,7 +22,7 @@ from noisegan.core.generator import Generator
 from noisegan.errors import NoiseganError
 from noisegan.files import atomic_path, write_json
 from noisegan.manager import Plugins
-from noisegan.metrics.columns import Column, choose_columns
+from noisegan.metrics.columns import INVERSION, Column, FeatureColumn, choose_columns
 from noisegan.metrics.diagnostics import noise_spread
 from noisegan.metrics.evaluate import evaluate, generate
 from noisegan.metrics.extractors.registry import make_extractor
@@ -40,6 +40,11 @@ SMALL = 64
 
 class Scorer:
     """How an experiment scores: its columns, extractors and real features.
+
+    Attributes:
+        columns: all scores, the primary one in front.
+        features: those that every snapshot has: metrics of features. The other is `inversion`, of the snapshot that
+            counts (`noisegan.compare.inverting`).
 
     Args:
         progress: called with (images done, images in all) while features of real images are made.
@@ -61,12 +66,24 @@ class Scorer:
         self._progress = progress
         e = experiment.evaluation
         self.real_samples = min(e.real_samples, len(dataset))
-        self.columns = choose_columns(
-            e.metrics, e.extractors, plugins, samples=e.samples, real_samples=self.real_samples
-        )
+        self.features = self._feature_columns(e.metrics)
+        self.columns: list[Column] = list(self.features)
+        if experiment.inverts:
+            place = len(self._feature_columns(e.metrics[: e.metrics.index(INVERSION)]))
+            self.columns.insert(place, e.inversion.column)
         self.extractors: dict[str, FeatureExtractor] = {
-            name: make_extractor(name, plugins, device) for name in e.extractors
+            name: make_extractor(name, plugins, device) for name in (e.extractors if self.features else ())
         }
+
+    def _feature_columns(self, metrics: Sequence[str]) -> list[FeatureColumn]:
+        """The columns of those metrics that are made of features."""
+        names = [name for name in metrics if name != INVERSION]
+        e = self.experiment.evaluation
+        return (
+            choose_columns(names, e.extractors, self.plugins, samples=e.samples, real_samples=self.real_samples)
+            if names
+            else []
+        )
 
     @cached_property
     def real(self) -> dict[str, torch.Tensor]:
@@ -98,8 +115,8 @@ class Scorer:
         """The file of a snapshot's scores: another protocol or another snapshot has another name."""
         key = {
             "protocol": self.protocol,
-            "columns": [c.key for c in self.columns],
-            "metrics": [self._made_by("metric", name) for name in dict.fromkeys(c.name for c in self.columns)],
+            "columns": [c.key for c in self.features],
+            "metrics": [self._made_by("metric", name) for name in dict.fromkeys(c.name for c in self.features)],
             "extractors": self.extractor_facts,
             "data": self.dataset.describe() | {"path": None},
             "snapshot": snapshot_key(snapshot),
@@ -122,19 +139,9 @@ class Scorer:
         known = read_json(target)
         if known is not None:
             return known
-        loaded = facade.load(snapshot, plugins=self.plugins, device=str(self.device))
-        samples, seeds = self.experiment.evaluation.samples, self.experiment.evaluation.seeds
-        found = []
-        for number, seed in enumerate(seeds):
-
-            def tell(done: int, of: int, number: int = number) -> None:
-                if progress:
-                    progress(number * of + done, len(seeds) * of)
-
-            shared = (self.dataset, self.columns, self.extractors, self.real)
-            found.append(evaluate(loaded.G_ema, *shared, seed=seed, samples=samples, progress=tell))
+        found = self._evaluate(snapshot, progress) if self.features else []
         scores = {}
-        for column in self.columns:
+        for column in self.features:
             values = [scores_of_seed[column.key].value for scores_of_seed in found]
             errors = [scores_of_seed[column.key].std_error for scores_of_seed in found]
             whole = [error for error in errors if error is not None]
@@ -144,20 +151,36 @@ class Scorer:
                 "std_error": sum(e * e for e in whole) ** 0.5 / len(whole) if len(whole) == len(errors) else None,
                 "by_evaluation_seed": values,
             }
-        evaluation = {"snapshot": snapshot.name, "nimg": loaded.facts["nimg"], "scores": scores}
+        evaluation = {"snapshot": snapshot.name, "nimg": read_facts(snapshot)["nimg"], "scores": scores}
         write_json(target, evaluation)
         return evaluation
 
-    def is_done(self, run: Path, config: TrainConfig, folder: Path) -> bool:
-        """Whether a run is trained on these data, scored, and has its pictures."""
+    def _evaluate(self, snapshot: Path, progress: Callable[[int, int], None] | None) -> list[dict[str, Score]]:
+        """Scores by column key, for each evaluation seed."""
+        G: Generator = facade.load(snapshot, plugins=self.plugins, device=str(self.device)).G_ema
+        samples, seeds = self.experiment.evaluation.samples, self.experiment.evaluation.seeds
+        found = []
+        for number, seed in enumerate(seeds):
+
+            def tell(done: int, of: int, number: int = number) -> None:
+                if progress:
+                    progress(number * of + done, len(seeds) * of)
+
+            shared = (self.dataset, self.features, self.extractors, self.real)
+            found.append(evaluate(G, *shared, seed=seed, samples=samples, progress=tell))
+        return found
+
+    def finished(self, run: Path, config: TrainConfig, folder: Path) -> Path | None:
+        """The snapshot that counts of a run that is trained on these data, scored, and has its pictures, else None."""
         if trained_nimg(run) < config.total_nimg or self.changed_data(run):
-            return False
+            return None
         found = scored_snapshots(run, config, self.experiment.evaluation.snapshots)
         known = [read_json(self.evaluation_file(folder, path, nimg)) for nimg, path in found]
         evaluations = [evaluation for evaluation in known if evaluation is not None]
         if len(evaluations) < len(found):
-            return False
-        return self._has_pictures(found[select(evaluations, self.experiment.selection, self.columns[0])][1], folder)
+            return None
+        snapshot = found[select(evaluations, self.experiment.selection, self.columns[0])][1]
+        return snapshot if self._has_pictures(snapshot, folder) else None
 
     def changed_data(self, run: Path) -> str | None:
         """A sentence if a run was trained on other images than there are now."""
@@ -214,7 +237,7 @@ def select(evaluations: Sequence[Mapping[str, Any]], selection: str, primary: Co
     """Which evaluation of a run counts: the index of the last one, or of the best by the primary column."""
     if selection == "final":
         return len(evaluations) - 1
-    sign = 1 if primary.metric.better == "lower" else -1
+    sign = 1 if primary.better == "lower" else -1
     return min(range(len(evaluations)), key=lambda i: sign * evaluations[i]["scores"][primary.key]["value"])
 
 

@@ -1,4 +1,4 @@
-"""One run of a comparison, in a process of its own: train what is missing, score what is not scored.
+"""One run of a comparison, in a process of its own: train what is missing, score and invert what is not.
 
     python -m noisegan.compare.worker
 
@@ -27,6 +27,7 @@ from typing import Any
 from noisegan import facade
 from noisegan.api import hookimpl
 from noisegan.compare.experiment import Experiment
+from noisegan.compare.inverting import Inverter
 from noisegan.compare.layout import Layout
 from noisegan.compare.scoring import Scorer, read_json, scored_snapshots, select, trained_nimg
 from noisegan.core.checkpoint import read_facts
@@ -36,7 +37,9 @@ from noisegan.core.runfolder import BusyError
 from noisegan.errors import Interrupted, NoiseganError
 from noisegan.files import write_json
 from noisegan.hookspecs import RunView, StepView
+from noisegan.inversion.heldout import read_held_out
 from noisegan.manager import Plugins
+from noisegan.metrics.columns import INVERSION
 from noisegan.planning import open_data
 
 Emit = Callable[..., None]
@@ -77,11 +80,15 @@ def work(job: Job, emit: Emit) -> None:
         _patiently(lambda: facade.train(folder=run, plugins=plugins, quiet=True, **options), emit)
         _note_memory(target)
     emit("trained")
-    _score(experiment, plugins, run, target, config, emit)
+    snapshot = _score(experiment, plugins, run, target, config, emit)
+    if experiment.inverts:
+        table, held_out = experiment.evaluation.inversion, read_held_out(layout.held_out)
+        inverter = Inverter(layout.inversion.parent, table, held_out, plugins, config.device)
+        _invert(inverter, snapshot, run.name, emit)
 
 
-def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, config: TrainConfig, emit: Emit) -> None:
-    """All scores that the experiment asks for, then the pictures of the snapshot that counts."""
+def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, config: TrainConfig, emit: Emit) -> Path:
+    """All scores of features that the experiment asks for, then the pictures of the snapshot that counts: its path."""
     device = pick_device(config.device)
     dataset = open_data(config, silent=True)
     scorer = Scorer(experiment, plugins, dataset, device)
@@ -99,7 +106,7 @@ def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, co
 
         evaluation = scorer.score(snapshot, path, progress)
         evaluations.append(evaluation)
-        if not known:
+        if not known and scorer.features:
             timing = read_json(target / TIMING) or {}
             seconds_s = timing.get("evaluation_s", 0.0) + time.monotonic() - started_s
             write_json(target / TIMING, timing | {"evaluation_s": seconds_s})
@@ -107,6 +114,19 @@ def _score(experiment: Experiment, plugins: Plugins, run: Path, target: Path, co
         emit("score", nimg=nimg, scores={key: score["value"] for key, score in evaluation["scores"].items()})
     chosen = select(evaluations, experiment.selection, scorer.columns[0])
     scorer.draw_pictures(found[chosen][1], target)
+    return found[chosen][1]
+
+
+def _invert(inverter: Inverter, snapshot: Path, run: str, emit: Emit) -> None:
+    """The score of how well the snapshot that counts can be inverted, unless it is there."""
+    if inverter.evaluation(snapshot, run) is None:
+        emit("inverting", done=0, of=1)
+        for done, of in inverter.invert(snapshot, run):
+            emit("inverting", done=done, of=of)
+    evaluation = inverter.evaluation(snapshot, run)
+    assert evaluation is not None
+    nimg = read_facts(snapshot)["nimg"]
+    emit("score", nimg=nimg, scores={INVERSION: inverter.score(evaluation)["value"]})
 
 
 def _tell_hook(plugins: Plugins, run: Path, snapshot: Path, evaluation: Mapping[str, Any], device: Any) -> None:

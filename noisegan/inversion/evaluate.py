@@ -131,7 +131,7 @@ def evaluate_inversion(
             allow_trained=allow_trained,
         )
     check_labels(hard_labels, held_out)
-    yield _told(held_out, images)
+    yield told(held_out, images)
     own = _own_images(snapshot, own_images)
     settings = evaluation_settings(
         snapshot.path, chosen, held_out, spaces=spaces, noises=noises, own_images=own_images, hard_labels=hard_labels,
@@ -278,7 +278,8 @@ def check_labels(hard_labels: Sequence[int], held_out: HeldOut) -> None:
         )
 
 
-def _told(held_out: HeldOut, wanted: int) -> str:
+def told(held_out: HeldOut, wanted: int) -> str:
+    """A line for the user: which images, and what is known of them."""
     about, n = held_out.about, len(held_out.indices)
     parts = [f"{n} real images of {about['name']}"]
     if n < wanted:

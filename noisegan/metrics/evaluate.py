@@ -19,7 +19,7 @@ from noisegan.core.images import to_bytes
 from noisegan.core.noise import StreamNoise
 from noisegan.core.rng import Streams
 from noisegan.errors import NoiseganError
-from noisegan.metrics.columns import Column
+from noisegan.metrics.columns import FeatureColumn
 from noisegan.metrics.features import extract
 
 BATCH = 50
@@ -51,7 +51,7 @@ def generate(G: Generator, dataset: ImageDataset, seed: int, count: int, batch: 
 def evaluate(
     G: Generator,
     dataset: ImageDataset,
-    columns: Sequence[Column],
+    columns: Sequence[FeatureColumn],
     extractors: Mapping[str, FeatureExtractor],
     real: Mapping[str, Tensor],
     *,
@@ -92,7 +92,7 @@ def evaluate(
     return scores
 
 
-def _checked(column: Column, score: Score) -> Score:
+def _checked(column: FeatureColumn, score: Score) -> Score:
     """The score with plain numbers in it, which must be finite."""
     where = f"the metric {column.name!r} on {column.extractor!r}"
     if not isinstance(score, Score):

@@ -80,7 +80,7 @@ def score_snapshot(
         for column in columns:
             score = found[column.key]
             scores.append(
-                {"key": column.key, "title": column.title, "better": column.metric.better, "seed": seed}
+                {"key": column.key, "title": column.title, "better": column.better, "seed": seed}
                 | {"value": score.value, "std_error": score.std_error}
             )
     result = {

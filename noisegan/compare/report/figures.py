@@ -86,7 +86,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as files (`svg`, `png`) and for the page (`inline`: an svg element)."""
+    """A figure as files (`svg`, `png`: empty where it is for the page alone) and on the page (`inline`: an element)."""
 
     svg: bytes
     png: bytes
@@ -205,7 +205,7 @@ def differences(metric: MetricInfo, comparisons: Sequence[tuple[Look, Comparison
 
 
 def histogram(edges: Sequence[float], series: Sequence[tuple[Look, Sequence[int]]], name: str) -> Drawing:
-    """Outlines of histograms over common bins, as shares of each series."""
+    """Outlines of histograms over common bins, as shares of each series; for the page alone."""
 
     def draw(axes: Axes) -> None:
         for look, counts in series:
@@ -214,7 +214,35 @@ def histogram(edges: Sequence[float], series: Sequence[tuple[Look, Sequence[int]
         axes.set_xlabel("distance after inversion")
         axes.set_ylabel("share of images")
 
-    return _render(name, (WIDTH, 2.0), draw, [look for look, _ in series])
+    return _render(name, (WIDTH, 2.0), draw, [look for look, _ in series], files=False)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A line with what lies around it, each [t]."""
+
+    look: Look
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def bands(series: Sequence[Band], xlabel: str, ylabel: str, name: str) -> Drawing:
+    """Lines with bands over a common axis; for the page alone."""
+    values = np.concatenate([np.asarray([band.low, band.high], np.float64).ravel() for band in series])
+
+    def draw(axes: Axes) -> None:
+        for band in series:
+            axes.fill_between(band.x, band.low, band.high, color=band.look.color, alpha=0.16, linewidth=0)
+            axes.plot(band.x, band.y, color=band.look.color, linestyle=band.look.line)
+        if is_log(values):
+            _logarithmic(axes)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+
+    return _render(name, (WIDTH, 2.3), draw, [band.look for band in series], files=False)
 
 
 def noise_curves(
@@ -267,14 +295,19 @@ def _logarithmic(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _render(name: str, size: tuple[float, float], draw: Callable[[Axes], None], legend: Sequence[Look]) -> Drawing:
+def _render(
+    name: str, size: tuple[float, float], draw: Callable[[Axes], None], legend: Sequence[Look], *, files: bool = True
+) -> Drawing:
     """Draw once as files, once for the page."""
+    svg, png = b"", io.BytesIO()
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # labels in other scripts
-        files = _figure(size, draw, legend)
-        svg = _save(files, "path")
-        png = io.BytesIO()
-        files.savefig(png, format="png", dpi=200, transparent=False, facecolor="white", metadata={"Software": None})
+        if files:
+            figure = _figure(size, draw, legend)
+            svg = _save(figure, "path")
+            figure.savefig(
+                png, format="png", dpi=200, transparent=False, facecolor="white", metadata={"Software": None}
+            )
         inline = _save(_figure(size, draw, []), "none").decode()
     variables = THEME | {look.color: look.variable for look in legend}
     return Drawing(svg, png.getvalue(), _for_page(inline, name, variables))

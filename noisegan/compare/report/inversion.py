@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,6 +21,8 @@ DIFFERENCE_GAIN = 2
 """Differences of pixels are shown so many times enlarged."""
 
 Array = NDArray[np.uint8]
+Figure = tuple[str, str, Markup]
+"""What it shows, in few and in more words, and its element."""
 
 
 def inversion_section(folder: Path, found: Mapping[str, Any], results: Mapping[str, Any]) -> tuple[str, str]:
@@ -42,10 +45,15 @@ def inversion_section(folder: Path, found: Mapping[str, Any], results: Mapping[s
     )
     environment.filters.update(significant=numbers.significant, p=numbers.p_text, interval=_interval)
     primary = next(cell for cell in found["cells"] if cell["images"] == "real")
+    # As everywhere in the report, whose colours begin with the baseline.
+    ordered = sorted(found["variants"], key=lambda label: label != found["baseline"])
+    looks = {look.label: look for look in draw.looks(ordered)}
     html = environment.get_template("inversion.html.j2").render(
         found=found,
         primary=primary,
         level=numbers.percent(1 - found["alpha"]),
+        looks=looks.values(),
+        curves=_curves(found, looks),
         histograms=_histograms(found),
         stale=_networks(found["runs"]) != _networks(run for run in results["runs"] if run["status"] == "done"),
         pictures=_pictures(folder, found, primary),
@@ -65,10 +73,28 @@ def _interval(interval: Sequence[float] | None) -> str:
     return f"[{numbers.significant(interval[0])}, {numbers.significant(interval[1])}]"
 
 
-def _histograms(found: Mapping[str, Any]) -> list[tuple[str, str, draw.Drawing]]:
-    """(what, description, figure) of the distances of real and own images, a figure per variant and cell with both."""
-    drawings = []
+def _curves(found: Mapping[str, Any], looks: Mapping[str, draw.Look]) -> list[list[Figure]]:
+    """The distance on the way, for each cell: against steps and against seconds."""
+    drawings: list[list[Figure]] = []
+    for cell in found.get("curves", []):
+        drawings.append([])
+        for axis, label in (("step", "steps"), ("seconds", "seconds per image")):
+            series = [
+                draw.Band(looks[variant], curve[axis], curve["distance"], curve["low"], curve["high"])
+                for variant, curve in cell["variants"].items()
+            ]
+            name = f"inversion-{axis}-{cell['space'].replace('+', 'plus')}-{cell['noise']}"
+            what = f"{cell['space']}, noise {cell['noise']}: against {label}"
+            drawing = draw.bands(series, label, "distance", name)
+            drawings[-1].append((what, f"Distance of held-out images, {what}", Markup(drawing.inline)))
+    return drawings
+
+
+def _histograms(found: Mapping[str, Any]) -> list[list[Figure]]:
+    """The distances of real and own images, for each cell with both: a figure per variant."""
+    drawings: list[list[Figure]] = []
     for cell in found["histograms"]:
+        drawings.append([])
         looks = [
             draw.Look("real, held out", draw.SERIES[1], "--s1", ()),
             draw.Look("of the network", draw.SERIES[2], "--s2", draw.DASHES[1]),
@@ -80,7 +106,8 @@ def _histograms(found: Mapping[str, Any]) -> list[tuple[str, str, draw.Drawing]]
             name = f"inversion-{cell['space'].replace('+', 'plus')}-{cell['noise']}-{i}"
             what = f"{label}, {cell['space']}, noise {cell['noise']}"
             series = [(looks[0], counts["real"]), (looks[1], counts["own"])]
-            drawings.append((what, f"Histograms of distances, {what}", draw.histogram(cell["edges"], series, name)))
+            drawing = draw.histogram(cell["edges"], series, name)
+            drawings[-1].append((what, f"Histograms of distances, {what}", Markup(drawing.inline)))
     return drawings
 
 

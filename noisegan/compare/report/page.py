@@ -265,12 +265,13 @@ class Page:
         equal = self.results.timing.equal_time
         if equal is None:
             return None
+        metrics = [m for m in self.results.metrics if m.extractor is not None]  # inversion has no snapshots on the way
         view = self.results.model_copy(update={"comparisons": equal.comparisons})
         nimg = {v.label: [run.nimg for run in equal.runs if run.variant == v.label] for v in self.results.variants}
         return {
             "seconds": equal.seconds,
             "kimg": {label: sum(n) / len(n) / 1000 if n else None for label, n in nimg.items()},
-            "groups": [(m, tables.metric_cells(view, m)) for m in self.results.metrics],
+            "groups": [(m, tables.metric_cells(view, m)) for m in metrics],
         }
 
 

@@ -73,7 +73,7 @@ class Pairing(Part):
 class MetricInfo(Part):
     key: str
     name: str
-    extractor: str
+    extractor: str | None
     title: str
     better: Literal["lower", "higher"]
     reference: str
