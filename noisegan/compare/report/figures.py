@@ -66,6 +66,8 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.handlelength": 3.2,
     "figure.dpi": 100,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "savefig.transparent": True,
 }
 
@@ -322,8 +324,10 @@ def _figure(size: tuple[float, float], draw: Callable[[Axes], None], legend: Seq
         handles = [Line2D([], [], color=look.color, linestyle=look.line) for look in legend]
         labels = [shorten(look.label) for look in legend]
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out now, once for all formats
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.execute(figure)
+    figure.set_layout_engine(None)  # laid out now, once for all formats; "none" would draw it once more for each
     return figure
 
 
