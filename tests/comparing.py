@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from training import SMALL, TESTS
 from noisegan.cli import main
 from noisegan.compare import runner
 from noisegan.compare.executor import Notify
+from noisegan.compare.report import figures
 from noisegan.compare.worker import Job, work
 from noisegan.errors import NoiseganError
 
@@ -94,6 +96,15 @@ def run_here(*words: str) -> int:
     return stop.value.code
 
 
-def compare(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """`noisegan.compare` in this process, with the tests' plugin."""
-    return runner.compare(content, folder, plugins=[SCORES], executor=Inline(), quiet=True)
+def compare(content: dict[str, Any], folder: Path, *, drawn: bool = False) -> dict[str, Any]:
+    """`noisegan.compare` in this process, with the tests' plugin; one figure for all of the report unless `drawn`."""
+    figure = _any_figure()
+    with pytest.MonkeyPatch.context() as patch:
+        if not drawn:
+            patch.setattr(figures, "_render", lambda *_: figure)
+        return runner.compare(content, folder, plugins=[SCORES], executor=Inline(), quiet=True)
+
+
+@cache
+def _any_figure() -> figures.Drawing:
+    return figures.color_scale(1.0, "any")

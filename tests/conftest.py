@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what is imported stays: looking through it for garbage again and again is a twentieth of the tests
+    gc.freeze()  # what is imported stays: looking through it for garbage takes some hundredths of the tests' time
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from noisegan.errors import NoiseganError
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished comparison of two strategies."""
     folder = tmp_path_factory.mktemp("done") / "out"
-    compare(small("none", "additive(strength=0.3)"), folder)
+    compare(small("none", "additive(strength=0.3)"), folder, drawn=True)
     return folder
 
 

@@ -92,7 +92,7 @@ def test_differences_by_image_have_known_answers() -> None:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done") / "out"
-    compare(small("none", "additive(strength=0.3)"), folder)
+    compare(small("none", "additive(strength=0.3)"), folder, drawn=True)
     return folder
 
 
