@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comparing import SCORES, TRAIN, Inline, read, small, toml, without_times
+from forking import Forked
 from test_cli_train import mistake
 
 from noisegan import facade
@@ -364,11 +363,8 @@ def test_for_one_network_there_is_another_command(done: Path, capsys: pytest.Cap
     )
 
 
-def start(file: Path, folder: Path) -> subprocess.Popen[str]:
-    words = ["compare", str(file), "--outdir", str(folder), "--plugin", str(SCORES), "--jobs", "2"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "noisegan", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(file: Path, folder: Path) -> Forked:
+    return Forked("compare", str(file), "--outdir", str(folder), "--plugin", str(SCORES), "--jobs", "2")
 
 
 @pytest.mark.slow
@@ -379,7 +375,7 @@ def test_workers_invert_are_interrupted_and_go_on(made: tuple[Path, Any], data: 
     process = start(file, folder)
     deadline_s = time.monotonic() + 300
     while len(list(folder.glob("inversion/*/inversions/real-w-off"))) < 2:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
