@@ -107,16 +107,25 @@ def _bias_act_grad(
     x, scale, _, noise, ids, step, address, _, *activation = forward
     y = None if side == "noise everywhere" else reference.bias_act(*forward)
     sum_hx = "scale" in _sides(shape, dtype)[side]
-    return (g, y, x if sum_hx else None, scale, noise, ids, step, address, side != "alone", *activation)
+    sum_c, weight = _weight(shape, side)
+    return (g, y, x if sum_hx else None, scale, noise, ids, step, address, side != "alone", sum_c, weight, *activation)
+
+
+_WEIGHTS = {"alone": "", "scale and bias": "nc", "noise everywhere": "c", "drawn noise": "n"}
+"""Axes of the weights of a sum over channels, for the sets of side operands that go with one."""
+
+
+def _weight(shape: tuple[int, ...], side: str) -> tuple[bool, Tensor | None]:
+    """Whether to sum over channels, and the weights."""
+    if not _WEIGHTS.get(side):
+        return side in _WEIGHTS, None
+    size = [full if axis in _WEIGHTS[side] else 1 for axis, full in zip("nc", shape[:2], strict=True)]
+    return True, torch.randn(size, generator=torch.Generator().manual_seed(6))
 
 
 def _channel_sum(dtype: torch.dtype, shape: tuple[int, ...], layout: torch.memory_format, side: str) -> tuple[Any, ...]:
     g, y, *_, slope, gain, clamp = _bias_act_grad(dtype, shape, layout, side)
-    n, c = shape[:2]
-    weights = {"alone": None, "scale and bias": (n, c), "noise everywhere": (1, c), "drawn noise": (n, 1)}
-    size = weights[side]
-    weight = None if size is None else torch.randn(size, generator=torch.Generator().manual_seed(6))
-    return (g, y, weight, slope, gain, clamp)
+    return (g, y, _weight(shape, side)[1], slope, gain, clamp)
 
 
 def _upfirdn2d(
@@ -135,11 +144,12 @@ def _maps() -> list[Case]:
         if layout == torch.channels_last and len(shape) != 4:
             continue
         for side in _sides(shape, torch.float32):
-            if op == "channel_sum" and side not in ("alone", "scale and bias", "noise everywhere", "drawn noise"):
+            if op == "channel_sum" and side not in _WEIGHTS:
                 continue
             cases.append(_case(op, make, shape, layout, side))
-    # Several chunks of pixels, whose ends do not lie on fours; more channels or pixels than a block has threads.
-    shapes = ((1, 2, 4, 8193), (1, 3, 41, 53), (1, 288, 2, 2))
+    # Several chunks of pixels, whose ends do not lie on fours; more channels or pixels than a block has threads, or
+    # than the CPU library works on at once.
+    shapes = ((1, 2, 4, 8193), (1, 3, 41, 53), (1, 288, 2, 2), (1, 520, 2, 1))
     for shape, layout, side in itertools.product(shapes, _LAYOUTS, ("drawn noise", "noise everywhere")):
         cases += [_case(op, make, shape, layout, side) for op, make in makers]
     return cases + [Case(op, "off its boundary", lambda dtype, make=make: _moved(make, dtype)) for op, make in makers]

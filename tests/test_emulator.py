@@ -109,7 +109,8 @@ def test_empty_maps_are_no_work(emulator: Emulator) -> None:
     for shape in ((0, 3, 4, 4), (2, 3, 0, 4)):
         x = torch.zeros(shape)
         assert host.bias_act(kernels, x, None, None, None, None, None, (), None, 0.2, 1.0, 1.0).shape == shape
-        _, sums, _, _ = host.bias_act_grad(kernels, x, x, None, None, None, None, None, (), True, 0.2, 1.0, 1.0)
+        nothing = (None, None, None, None, None, ())
+        _, sums, _, _, _ = host.bias_act_grad(kernels, x, x, *nothing, True, True, None, 0.2, 1.0, 1.0)
         assert sums.tolist() == [[0.0] * 3] * shape[0]
 
 

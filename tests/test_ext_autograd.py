@@ -47,7 +47,10 @@ def arguments(name: str) -> tuple[Any, ...]:
     cases: dict[str, tuple[Any, ...]] = {
         "bias_act": (x, scale, leaf("b", 3), noise, None, None, [], strength, 0.2, 1.4, math.inf),
         "bias_act_": (y, normal("s", 2, 3), normal("b", 3), None, None, None, [], None, 0.2, 1.4, 1.1),
-        "bias_act_grad": (leaf("g", 2, 3, 2, 3), y, x, scale, noise, None, None, [], True, 0.2, 1.4, 1.1),
+        "bias_act_grad": (
+            *(leaf("g", 2, 3, 2, 3), y, x, scale, noise, None, None, [], True, True, leaf("w", 1, 3)),
+            *(0.2, 1.4, 1.1),
+        ),
         "channel_sum": (x, y, scale, 0.2, 1.4, math.inf),
         "upfirdn2d": (x, TAPS, 2, 1, [2, 1, 2, 1], False, 4.0),
         "philox": (torch.arange(3), torch.tensor(3), [1, 2, 0], 7, 2),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import op_cases
 import pytest
 import torch
 from backends import backend
@@ -20,6 +21,7 @@ from noisegan.core.rng import Streams
 from noisegan.ext import (
     DrawnNoise,
     bias_act,
+    host,
     load,
     noise_bias_act,
     philox_bits,
@@ -194,6 +196,17 @@ def test_sixteen_bit_gradients_agree_with_their_twins(dtype: torch.dtype, layout
         for f, e in zip(found, expected, strict=True):
             assert f.dtype == e.dtype
             torch.testing.assert_close(f.float(), e.float(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", op_cases.DTYPES, ids=str)
+def test_the_library_agrees_on_the_cases_of_the_kernels(dtype: torch.dtype) -> None:
+    """Among them sums over channels beside those over pixels, whose weights the functions here never spread so."""
+    kernels = load.kernels_for("cpu")
+    assert kernels is not None
+    for case in op_cases.CASES:
+        arguments = case.arguments(dtype)
+        expected = getattr(reference, case.op)(*arguments)
+        op_cases.assert_close(getattr(host, case.op)(kernels, *arguments), expected, dtype, case)
 
 
 def first_gradients(x: Tensor, operands: dict[str, Any], how: dict[str, Any]) -> tuple[Tensor, ...]:

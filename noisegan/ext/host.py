@@ -22,6 +22,8 @@ class Kernels(Protocol):
     """Compiled kernels of one kind of device."""
 
     name: str
+    sums_channels: bool
+    """Whether the kernel for `bias_act_grad` makes sums over channels, too, as that of the CPU library."""
 
     def launch(self, what: ctypes.Structure, dtype: torch.dtype, device: torch.device) -> None:
         """Run the kernel that `what` belongs to on maps of `dtype`; on CUDA on the current stream, without waiting."""
@@ -30,6 +32,9 @@ class Kernels(Protocol):
 
 CHUNK = 16384
 """Numbers behind the partial sums of one chunk. Fixed, so that sums do not depend on the number of threads."""
+MAP_CHUNK, FEW_JOBS = 2048, 16
+"""Pixels of a chunk at most where channels are summed beside (csrc/cpu_grad.h: kMapChunk); fewer for few samples, down
+to a quarter, as long as there are no more jobs than these."""
 
 
 def bias_act(
@@ -46,8 +51,9 @@ def bias_act(
     gain: float,
     clamp: float,
 ) -> Tensor:
-    x = x.contiguous(memory_format=layout(x))
-    y = torch.empty_like(x, memory_format=layout(x))
+    form = layout(x)
+    x = x.contiguous(memory_format=form)
+    y = torch.empty_like(x, memory_format=form)
     _bias_act(kernels, x, y, scale, bias, noise, ids, step, address, strength, slope, gain, clamp)
     return y
 
@@ -107,10 +113,12 @@ def bias_act_grad(
     step: Tensor | None,
     address: Sequence[int],
     sum_h: bool,
+    sum_c: bool,
+    weight: Tensor | None,
     slope: float,
     gain: float,
     clamp: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     side = arithmetic(g.dtype)
     form = layout(g if y is None else y)
     g = g.contiguous(memory_format=form)
@@ -122,7 +130,18 @@ def bias_act_grad(
     n, c, pixels = _map(g)
     chunks = max(1, pixels * (c if form == torch.channels_last else 1) // CHUNK)
     wanted = (sum_h, x is not None, noise is not None or ids is not None)
-    sums = [g.new_empty((n, chunks, c) if flag else 0, dtype=side) for flag in wanted]
+    beside = sum_c and kernels.sums_channels
+    if beside:
+        fewest = -(-pixels // MAP_CHUNK)
+        chunks = max(chunks, fewest, min(fewest * 4, FEW_JOBS // max(n, 1)))
+        weight = None if weight is None else weight.to(side)
+        of_c = g.new_empty(n, 1, *g.shape[2:], dtype=side)
+    elif sum_c:
+        of_c = channel_sum(kernels, g, y, weight, slope, gain, clamp)
+    else:
+        of_c = g.new_empty(0, dtype=side)
+    # A single chunk needs no sum over chunks.
+    sums = [g.new_empty(((n, c) if chunks == 1 else (n, chunks, c)) if flag else 0, dtype=side) for flag in wanted]
     what = params.BiasActGrad(
         g.data_ptr(),
         _address(y),
@@ -130,6 +149,9 @@ def bias_act_grad(
         gx.data_ptr(),
         _address(scale),
         *(_address(total) if flag else None for total, flag in zip(sums, wanted, strict=True)),
+        of_c.data_ptr() if beside else None,
+        _address(weight) if beside else None,
+        *((0, 0) if weight is None else _steps(weight)),
         _noise(noise, ids, step, address),
         n,
         c,
@@ -142,8 +164,10 @@ def bias_act_grad(
         torch.get_num_threads(),
     )
     kernels.launch(what, g.dtype, g.device)
-    of_h, of_hx, of_he = (total.sum(dim=1) if flag else total for total, flag in zip(sums, wanted, strict=True))
-    return gx, of_h, of_hx, of_he
+    of_h, of_hx, of_he = (
+        total.sum(dim=1) if flag and chunks > 1 else total for total, flag in zip(sums, wanted, strict=True)
+    )
+    return gx, of_h, of_hx, of_he, of_c
 
 
 def channel_sum(

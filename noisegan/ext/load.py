@@ -53,6 +53,7 @@ class CpuKernels:
     """The kernels of a CPU library."""
 
     name = "native"
+    sums_channels = True
 
     def __init__(self, path: Path) -> None:
         """Raises:
@@ -96,6 +97,8 @@ _FIRST_WORDS = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123's k
 
 class CudaKernelsByDevice:
     """CUDA kernels that are made for a GPU when it is first used: the GPUs of a machine may be of several kinds."""
+
+    sums_channels = False
 
     def __init__(self, name: str, image: Callable[[tuple[int, int]], bytes]) -> None:
         self.name = name

@@ -6,6 +6,7 @@ operations, so they hold to any order with every backend: R1 and path length dif
     bias_act       y = clamp(gain lrelu(x scale + strength noise + bias))
     bias_act_      the same, written over x; without derivatives
     bias_act_grad  h = g times the activation's derivative, read off y; h scale, and sums of h, h x, h noise over pixels
+                   and of weight h over channels
     channel_sum    sum over channels of weight h
     upfirdn2d      up, pad, filter, down
     philox         numbers of a stream
@@ -40,7 +41,8 @@ _SCHEMAS = {
     "bias_act": f"(Tensor x, {_PASS}) -> Tensor",
     "bias_act_": f"(Tensor(a!) x, {_PASS}) -> ()",
     "bias_act_grad": "(Tensor g, Tensor? y, Tensor? x, Tensor? scale, Tensor? noise, Tensor? ids, Tensor? step, "
-    "int[] address, bool sum_h, float slope, float gain, float clamp) -> (Tensor, Tensor, Tensor, Tensor)",
+    "int[] address, bool sum_h, bool sum_c, Tensor? weight, float slope, float gain, float clamp) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
     "channel_sum": "(Tensor g, Tensor? y, Tensor? weight, float slope, float gain, float clamp) -> Tensor",
     "upfirdn2d": "(Tensor x, Tensor f, int up, int down, int[] padding, bool flip, float gain) -> Tensor",
     "philox": "(Tensor ids, Tensor step, int[] address, int count, int kind) -> Tensor",
@@ -83,7 +85,7 @@ def _run(name: str, kind: str, *arguments: Any) -> Any:
 
 def h_of(g: Tensor, y: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:
     """g times the activation's derivative."""
-    h: Tensor = _bias_act_grad(g, y, None, None, None, None, None, [], False, slope, gain, clamp)[0]
+    h: Tensor = _bias_act_grad(g, y, None, None, None, None, None, [], False, False, None, slope, gain, clamp)[0]
     return h
 
 
@@ -121,10 +123,14 @@ def _bias_act_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
     x, y, scale, bias, noise, ids, step, strength = ctx.saved_tensors
     needs_x, needs_scale, needs_bias, needs_noise, _, _, _, needs_strength, *_ = ctx.needs_input_grad
     activation = ctx.activation
-    # A strength per channel or coarser takes its gradient from the sums of h e; a map of strengths, below, from h.
+    # A strength per channel or coarser takes its gradient from the sums of h e; a map of strengths from h.
     flat = strength is not None and math.prod(strength.shape[2:]) == 1
     sum_he = needs_strength and flat
-    gx, h_sums, hx_sums, he_sums = _bias_act_grad(
+    of_maps = needs_noise or (needs_strength and not flat)
+    one_noise = noise is None or noise.shape[1] == 1
+    # With one map of each per sample, channels are summed once for both; with a strength per channel it is the weight.
+    sum_c = of_maps and one_noise and (flat or strength.shape[1] == 1)
+    gx, h_sums, hx_sums, he_sums, c_sums = _bias_act_grad(
         g,
         y,
         x if needs_scale else None,
@@ -134,13 +140,17 @@ def _bias_act_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         step if sum_he else None,
         ctx.address,
         needs_bias,
+        sum_c,
+        strength.flatten(1) if sum_c and flat else None,
         *activation,
     )
     gnoise, gstrength = None, sum_to(per_channel(he_sums, g), strength) if sum_he else None
-    if needs_noise or (needs_strength and not flat):
-        noise = drawn(ids, step, ctx.address, g) if noise is None else noise
-        gnoise, of_map = _noise_gradients(g, y, noise, strength, activation)
-        gstrength = of_map if gstrength is None else gstrength
+    if of_maps:
+        h = c_sums if sum_c else h_of(g, y, *activation)
+        if needs_noise:
+            gnoise = sum_to(h if sum_c and flat else h * strength, noise)
+        if needs_strength and not flat:
+            gstrength = sum_to(h * (drawn(ids, step, ctx.address, g) if noise is None else noise), strength)
     return (
         gx if needs_x else None,
         hx_sums.to(scale.dtype) if needs_scale else None,
@@ -156,50 +166,46 @@ def _bias_act_backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
     )
 
 
-def _noise_gradients(
-    g: Tensor, y: Tensor | None, noise: Tensor, strength: Tensor, activation: Sequence[float]
-) -> tuple[Tensor, Tensor | None]:
-    """Gradients with respect to noise and strength: h strength and h noise, summed to their shapes."""
-    if noise.shape[1] == 1 and math.prod(strength.shape[2:]) == 1:  # the sums of h e give the strength's
-        return sum_to(_channel_sum(g, y, strength.flatten(1), *activation), noise), None
-    one_map = noise.shape[1] == strength.shape[1] == 1  # of each: channels are summed once, for both
-    h = _channel_sum(g, y, None, *activation) if one_map else h_of(g, y, *activation)
-    return sum_to(h * strength, noise), sum_to(h * noise, strength)
-
-
 def _bias_act_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    g, y, x, scale, noise, ids, step, ctx.address, _, *ctx.activation = inputs
+    g, y, x, scale, noise, ids, step, ctx.address, _, _, weight, *ctx.activation = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(g, y, x, scale, noise, ids, step)
+    ctx.save_for_backward(g, y, x, scale, noise, ids, step, weight)
 
 
 def _bias_act_grad_backward(
-    ctx: Any, v_gx: Tensor | None, v_h: Tensor | None, v_hx: Tensor | None, v_he: Tensor | None
+    ctx: Any, v_gx: Tensor | None, v_h: Tensor | None, v_hx: Tensor | None, v_he: Tensor | None, v_c: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    g, y, x, scale, noise, ids, step = ctx.saved_tensors
+    g, y, x, scale, noise, ids, step, weight = ctx.saved_tensors
     activation = ctx.activation
-    needs_g, _, needs_x, needs_scale, needs_noise, *_ = ctx.needs_input_grad
+    needs_g, _, needs_x, needs_scale, needs_noise = ctx.needs_input_grad[:5]
+    needs_weight = ctx.needs_input_grad[10] and v_c is not None
     if v_he is not None and noise is None:
         noise = drawn(ids, step, ctx.address, g)
-    gg = gscale = gx = gnoise = None
+    gg = gscale = gx = gnoise = gweight = None
     if needs_g:
         terms = [
             None if v_gx is None else v_gx if scale is None else scaled(v_gx, scale),
             None if v_h is None else per_channel(v_h, g),
             None if v_hx is None else scaled(x, v_hx),
             None if v_he is None else per_channel(v_he, g) * noise,
+            None if v_c is None else v_c if weight is None else v_c * per_channel(weight, g),
         ]
         present = [term for term in terms if term is not None]
         if present:
             gg = h_of(sum(present[1:], present[0]).to(g.dtype).expand_as(g), y, *activation)
-    h = h_of(g, y, *activation) if needs_x or needs_scale or needs_noise else g
+    one_noise = noise is not None and noise.shape[1] == 1
+    needs_h = needs_x or needs_scale or needs_weight or (needs_noise and not one_noise)
+    h = h_of(g, y, *activation) if needs_h else g
     if needs_x and v_hx is not None:
         gx = scaled(h, v_hx)
     if needs_scale and v_gx is not None:
         gscale = scale_sums(v_gx, h).to(scale.dtype)
     if needs_noise and v_he is not None:
-        gnoise = sum_to(h * per_channel(v_he, g), noise)
-    return gg, None, gx, gscale, gnoise, *[None] * 7
+        of_noise = _channel_sum(g, y, v_he, *activation) if one_noise else h * per_channel(v_he, g)
+        gnoise = sum_to(of_noise, noise)
+    if needs_weight and v_c is not None:
+        gweight = sum_to(scale_sums(h, v_c.expand_as(g)), weight)
+    return gg, None, gx, gscale, gnoise, *[None] * 5, gweight, *[None] * 3
 
 
 def scaled(x: Tensor, scale: Tensor) -> Tensor:
@@ -210,7 +216,7 @@ def scaled(x: Tensor, scale: Tensor) -> Tensor:
 
 def scale_sums(a: Tensor, b: Tensor) -> Tensor:
     """Sums of a b over pixels, [N, C]."""
-    sums: Tensor = _bias_act_grad(a, None, b, None, None, None, None, [], False, 1.0, 1.0, math.inf)[2]
+    sums: Tensor = _bias_act_grad(a, None, b, None, None, None, None, [], False, False, None, 1.0, 1.0, math.inf)[2]
     return sums
 
 
@@ -266,12 +272,14 @@ def _bias_act_grad_fake(
     step: Any,
     address: Any,
     sum_h: bool,
+    sum_c: bool,
     *_: Any,
 ) -> tuple[Tensor, ...]:
     wanted = (sum_h, x is not None, noise is not None or ids is not None)
     sums = [g.new_empty(g.shape[:2] if flag else 0, dtype=arithmetic(g.dtype)) for flag in wanted]
     leader = g if y is None else y
-    return torch.empty_like(leader, memory_format=layout(leader)), *sums
+    of_c = _channel_sum_fake(g) if sum_c else g.new_empty(0, dtype=arithmetic(g.dtype))
+    return torch.empty_like(leader, memory_format=layout(leader)), *sums, of_c
 
 
 def _channel_sum_fake(g: Tensor, *_: Any) -> Tensor:

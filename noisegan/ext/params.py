@@ -39,7 +39,9 @@ class BiasAct(ctypes.Structure):
 
 class BiasActGrad(ctypes.Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("g", "y", "x", "gx", "scale", "sum_h", "sum_hx", "sum_he")),
+        *((name, c_void_p) for name in ("g", "y", "x", "gx", "scale", "sum_h", "sum_hx", "sum_he", "sum_c", "weight")),
+        ("weight_n", c_longlong),
+        ("weight_c", c_longlong),
         ("noise", Noise),
         *_MAP,
         ("chunks", c_longlong),

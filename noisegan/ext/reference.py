@@ -67,11 +67,14 @@ def bias_act_grad(
     step: Tensor | None,
     address: Sequence[int],
     sum_h: bool,
+    sum_c: bool,
+    weight: Tensor | None,
     slope: float,
     gain: float,
     clamp: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """h = g times the activation's derivative; (h scale, sum of h, of h x, of h noise); sums [N, C] or [0]."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """h = g times the activation's derivative; (h scale, sums of h, of h x, of h noise over pixels [N, C] or [0], sum
+    of weight h over channels [N, 1, ...] or [0])."""
     h = _through_activation(g, y, slope, gain, clamp)
     pixels = tuple(range(2, g.ndim))
     if ids is not None and step is not None:
@@ -81,16 +84,14 @@ def bias_act_grad(
         _sum(h * x, pixels) if x is not None else h.new_empty(0),
         _sum(h * noise, pixels) if noise is not None else h.new_empty(0),
     ]
+    of_c = _channel_sum(h, weight) if sum_c else h.new_empty(0)
     gx = h if scale is None else h * per_channel(scale, g)
-    return gx.to(g.dtype), sums[0], sums[1], sums[2]
+    return gx.to(g.dtype), sums[0], sums[1], sums[2], of_c
 
 
 def channel_sum(g: Tensor, y: Tensor | None, weight: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:
     """Sum over channels of weight h, [N, 1, ...] in the type of arithmetic."""
-    h = _through_activation(g, y, slope, gain, clamp)
-    if weight is not None:
-        h = h * per_channel(weight.to(h.dtype), g)
-    return h.sum(dim=1, keepdim=True)
+    return _channel_sum(_through_activation(g, y, slope, gain, clamp), weight)
 
 
 def drawn(ids: Tensor, step: Tensor, address: Sequence[int], like: Tensor) -> Tensor:
@@ -112,6 +113,12 @@ def _through_activation(g: Tensor, y: Tensor | None, slope: float, gain: float, 
     if y is not None and clamp < math.inf:
         h.masked_fill_(y.abs() >= clamp, 0)
     return h
+
+
+def _channel_sum(h: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is not None:
+        h = h * per_channel(weight.to(h.dtype), h)
+    return h.sum(dim=1, keepdim=True)
 
 
 def _sum(values: Tensor, pixels: tuple[int, ...]) -> Tensor:

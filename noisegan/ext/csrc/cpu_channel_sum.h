@@ -45,10 +45,7 @@ template <class T> void channel_sum(const ChannelSum& p) {
   typedef ArithmeticOf<T> A;
   if (p.c == 0) std::fill_n((A*)p.out, p.n * p.p, (A)0);
   if (p.n == 0 || p.c == 0 || p.p == 0) return;
-  std::vector<A> weight((size_t)(p.n * p.c), (A)1);
-  if (p.weight)
-    for (i64 i = 0; i < p.n * p.c; ++i)
-      weight[(size_t)i] = ((const A*)p.weight)[i / p.c * p.weight_n + i % p.c * p.weight_c];
+  const std::vector<A> weight = weights_of<A>(p);
   if (rows_of_channels(p)) {
     channel_sum_pixels<T>(p, weight);
   } else {

@@ -41,6 +41,25 @@ template <class A, class Factor> NG_ROW void add_row(const A* h, Factor factor, 
   for (i64 i = 0; i < length; ++i) sums[i] += h[i] * factor[i];
 }
 
+// out[k] = sum over c of weight[c] h[k, c]
+template <class A> NG_ROW void sum_pixels(const A* h, const A* weight, i64 pixels, i64 channels, A* out) {
+  for (i64 k = 0; k < pixels; ++k) {
+    A sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (i64 c = 0; c < channels; ++c) sum += h[k * channels + c] * weight[c];
+    out[k] = sum;
+  }
+}
+
+// weight[n, c] of a sum over channels, dense
+template <class A, class P> std::vector<A> weights_of(const P& p) {
+  std::vector<A> weight((size_t)(p.n * p.c), (A)1);
+  if (p.weight)
+    for (i64 i = 0; i < p.n * p.c; ++i)
+      weight[(size_t)i] = ((const A*)p.weight)[i / p.c * p.weight_n + i % p.c * p.weight_c];
+  return weight;
+}
+
 // Computes h of a segment, gives gx, and returns h: in `buffer`, or in gx if that is the same.
 template <class T, class A, class Scale>
 const A* grad_segment(const BiasActGrad& p, i64 at, i64 length, Scale scale, A* buffer, const Activation<A>& act) {
@@ -56,38 +75,13 @@ const A* grad_segment(const BiasActGrad& p, i64 at, i64 length, Scale scale, A* 
   return h;
 }
 
-template <class T, class A> void grad_planes(const BiasActGrad& p, const Operand<A>& noise) {
-  const Activation<A> act = activation_of<A>(p);
-  const i64 rows = p.n * p.c * p.chunks, group = std::max<i64>(1, kGrain * p.chunks / std::max<i64>(1, p.p));
-  for_each_job(ceil_div(rows, group), p.n * p.c * p.p, p.threads, [=, &p](i64 job) {
-    A buffer[kSegment], wide_x[kSegment], noises[kSegment];
-    for (i64 row = job * group; row < std::min(rows, (job + 1) * group); ++row) {
-      const i64 plane = row / p.chunks, chunk = row % p.chunks, n = plane / p.c, c = plane % p.c;
-      const i64 last = (chunk + 1) * p.p / p.chunks;
-      const Scalar<A> scale = {p.scale ? ((const A*)p.scale)[plane] : (A)1};
-      double sum_h = 0, sum_hx = 0, sum_he = 0;
-      for (i64 i = chunk * p.p / p.chunks; i < last; i += kSegment) {
-        const i64 at = plane * p.p + i, length = std::min(kSegment, last - i);
-        const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
-        if (p.sum_h) sum_h += dot_row(h, Scalar<A>{1}, length);
-        if (p.sum_hx) sum_hx += dot_row(h, widen_row((const T*)p.x + at, length, wide_x), length);
-        if (p.sum_he && noise.data) {
-          const A* e = gather_row(noise.at(n, c, i), noise.p, length, noises);
-          sum_he += dot_row(h, e, length);
-        }
-      }
-      const i64 place = (n * p.chunks + chunk) * p.c + c;
-      if (p.sum_h) ((A*)p.sum_h)[place] = (A)sum_h;
-      if (p.sum_hx) ((A*)p.sum_hx)[place] = (A)sum_hx;
-      if (p.sum_he) ((A*)p.sum_he)[place] = (A)sum_he;
-    }
-  });
-}
+// Pixels of a chunk where sums over channels are made beside; host.py: MAP_CHUNK.
+constexpr i64 kMapChunk = 2048;
 
 // A row of sums per lane, over rows of channels (or of several pixels' channels).
-template <class A> struct LaneSums {
-  A recent[kSegment];
-  double total[kSegment];
+template <class A, i64 kLength = kSegment> struct LaneSums {
+  A recent[kLength];
+  double total[kLength];
 
   void clear(i64 length) {
     std::fill_n(recent, length, (A)0);
@@ -111,14 +105,68 @@ template <class A> struct LaneSums {
   }
 };
 
+// One channel of a chunk of pixels: gx, the sums over pixels, and its part of the sums over channels.
+template <class T, class A>
+void grad_row(const BiasActGrad& p, i64 plane, i64 chunk, const Operand<A>& noise, const Activation<A>& act, A weight,
+              A* sum_c) {
+  A buffer[kSegment], wide_x[kSegment], noises[kSegment];
+  const i64 n = plane / p.c, c = plane % p.c, first = chunk * p.p / p.chunks, last = (chunk + 1) * p.p / p.chunks;
+  const Scalar<A> scale = {p.scale ? ((const A*)p.scale)[plane] : (A)1};
+  double sum_h = 0, sum_hx = 0, sum_he = 0;
+  for (i64 i = first; i < last; i += kSegment) {
+    const i64 at = plane * p.p + i, length = std::min(kSegment, last - i);
+    const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
+    if (p.sum_h) sum_h += dot_row(h, Scalar<A>{1}, length);
+    if (p.sum_hx) sum_hx += dot_row(h, widen_row((const T*)p.x + at, length, wide_x), length);
+    if (p.sum_he && noise.data) {
+      const A* e = gather_row(noise.at(n, c, i), noise.p, length, noises);
+      sum_he += dot_row(h, e, length);
+    }
+    if (sum_c) add_row(h, Scalar<A>{weight}, length, sum_c + i - first);
+  }
+  const i64 place = (n * p.chunks + chunk) * p.c + c;
+  if (p.sum_h) ((A*)p.sum_h)[place] = (A)sum_h;
+  if (p.sum_hx) ((A*)p.sum_hx)[place] = (A)sum_hx;
+  if (p.sum_he) ((A*)p.sum_he)[place] = (A)sum_he;
+}
+
+template <class T, class A> void grad_planes(const BiasActGrad& p, const Operand<A>& noise) {
+  const Activation<A> act = activation_of<A>(p);
+  const i64 rows = p.n * p.c * p.chunks, group = std::max<i64>(1, kGrain * p.chunks / std::max<i64>(1, p.p));
+  for_each_job(ceil_div(rows, group), p.n * p.c * p.p, p.threads, [=, &p](i64 job) {
+    for (i64 row = job * group; row < std::min(rows, (job + 1) * group); ++row)
+      grad_row<T>(p, row / p.chunks, row % p.chunks, noise, act, (A)0, (A*)nullptr);
+  });
+}
+
+// With the sums over channels: all channels of a chunk, whose sums stay in the first-level cache. A chunk has
+// kMapChunk pixels at most.
+template <class T, class A> void grad_chunks(const BiasActGrad& p, const Operand<A>& noise) {
+  const Activation<A> act = activation_of<A>(p);
+  const std::vector<A> weight = weights_of<A>(p);
+  for_each_job(p.n * p.chunks, p.n * p.c * p.p, p.threads, [=, &p, &weight](i64 job) {
+    LaneSums<A, kMapChunk> sums;
+    const i64 n = job / p.chunks, chunk = job % p.chunks;
+    const i64 first = chunk * p.p / p.chunks, length = (chunk + 1) * p.p / p.chunks - first;
+    sums.clear(length);
+    for (i64 c = 0; c < p.c; ++c) {
+      grad_row<T>(p, n * p.c + c, chunk, noise, act, weight[(size_t)(n * p.c + c)], sums.recent);
+      if (c % 32 == 31) sums.flush(length);
+    }
+    sums.store(length, length, (A*)p.sum_c + n * p.p + first);
+  });
+}
+
 // Rows of up to kSegment lanes: several pixels of few channels, or part of one pixel's channels.
 template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand<A>& noise) {
   const Activation<A> act = activation_of<A>(p);
   const i64 chunks = p.sum_h || p.sum_hx || p.sum_he ? p.chunks : ceil_div(p.p * p.c, kGrain);
   const i64 repeat = std::max<i64>(1, kSegment / p.c);
-  for_each_job(p.n * chunks, p.n * p.c * p.p, p.threads, [=, &p](i64 job) {
+  const std::vector<A> weight = p.sum_c ? weights_of<A>(p) : std::vector<A>();
+  for_each_job(p.n * chunks, p.n * p.c * p.p, p.threads, [=, &p, &weight](i64 job) {
     A buffer[kSegment], wide_x[kSegment], noises[kSegment], scales[kSegment];
     LaneSums<A> sum_h, sum_hx, sum_he;
+    A of_segment = 0;
     const Scalar<A> one = {1};
     const i64 n = job / chunks, chunk = job % chunks;
     const i64 first = chunk * p.p / chunks, last = (chunk + 1) * p.p / chunks;
@@ -132,6 +180,11 @@ template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand
       for (i64 pixel = first; pixel < last; pixel += repeat) {
         const i64 at = (n * p.p + pixel) * p.c + c, pixels = std::min(repeat, last - pixel), length = pixels * channels;
         const A* h = grad_segment<T>(p, at, length, scale, buffer, act);
+        if (p.sum_c) {
+          A* out = (A*)p.sum_c + n * p.p + pixel;
+          sum_pixels(h, weight.data() + n * p.c + c, pixels, channels, c == 0 ? out : &of_segment);
+          if (c > 0) *out += of_segment;  // more channels than a segment: pixel by pixel
+        }
         if (p.sum_h) add_row(h, one, length, sum_h.recent);
         if (p.sum_hx) add_row(h, widen_row((const T*)p.x + at, length, wide_x), length, sum_hx.recent);
         for (i64 i = 0; i < (p.sum_he && noise.data ? pixels : 0); ++i) {
@@ -159,11 +212,14 @@ template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand
 
 template <class T> void bias_act_grad(const BiasActGrad& p) {
   typedef ArithmeticOf<T> A;
+  if (p.c == 0 && p.sum_c) std::fill_n((A*)p.sum_c, p.n * p.p, (A)0);
   if (p.n == 0 || p.c == 0) return;
   const Noise none = {};
   const NoiseMap<A> noise(p.sum_he ? p.noise : none, p.n, p.p, p.threads);
   if (rows_of_channels(p)) {
     grad_pixels<T>(p, noise.operand);
+  } else if (p.sum_c) {
+    grad_chunks<T>(p, noise.operand);
   } else {
     grad_planes<T>(p, noise.operand);
   }

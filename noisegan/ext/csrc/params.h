@@ -47,6 +47,10 @@ struct BiasActGrad {
   void* sum_h;
   void* sum_hx;
   void* sum_he;
+  // Of the CPU library; elsewhere the kernel for ChannelSum follows.
+  void* sum_c;         // A [n, p]: sum over channels of weight h, or null
+  const void* weight;  // as in ChannelSum
+  i64 weight_n, weight_c;
   Noise noise;  // for sum_he only
   i64 n, c, p, chunks;
   double slope, gain, clamp;
