@@ -17,6 +17,20 @@ NG_ROW void act_row(const T* x, T* y, i64 length, Scale scale, Bias bias, A stre
   }
 }
 
+// Rows of channels with a number per pixel for the noise.
+template <class T, class A>
+NG_ROW void act_pixels(const T* x, T* y, i64 pixels, i64 channels, const A* scale, const A* bias, const A* noise,
+                       const Activation<A>& given) {
+  const Activation<A> act = given;
+  for (i64 k = 0; k < pixels; ++k) {
+    const A shift = noise[k];
+    const T* from = x + k * channels;
+    T* to = y + k * channels;
+#pragma omp simd
+    for (i64 c = 0; c < channels; ++c) to[c] = narrow<T>(act(widen(from[c]) * scale[c] + (shift + bias[c])));
+  }
+}
+
 // out = strength noise, rows with any strides
 template <class A>
 NG_ROW void product_row(const A* strength, i64 strength_stride, const A* noise, i64 noise_stride, i64 length, A* out) {
@@ -70,6 +84,8 @@ void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand
   repeat_row((const A*)p.bias, (A)0, p.c, period, bias.data());
 
   const i64 group = repeat * std::max<i64>(1, kGrain / period), groups = ceil_div(p.p, group);
+  // A short loop per pixel costs more than a row of products.
+  const bool shared = noisy && strength.c == 0 && noise.c == 0 && p.c >= 16;
   for_each_job(p.n * groups, p.n * p.p * p.c, p.threads, [=, &p, &scale, &bias](i64 job) {
     A products[kSegment];
     const i64 n = job / groups, first = job % groups * group, last = std::min(p.p, first + group);
@@ -78,6 +94,11 @@ void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand
       const i64 pixels = std::min(repeat, last - pixel);
       for (i64 c = 0; c < p.c; c += kSegment) {
         const i64 at = (n * p.p + pixel) * p.c + c, channels = std::min(kSegment, p.c - c);
+        if (shared) {
+          product_row(strength.at(n, 0, pixel), strength.p, noise.at(n, 0, pixel), noise.p, pixels, products);
+          act_pixels(x + at, y + at, pixels, channels, s + c, b + c, (const A*)products, act);
+          continue;
+        }
         for (i64 i = 0; i < (noisy ? pixels : 0); ++i) {
           const A *r = strength.at(n, c, pixel + i), *e = noise.at(n, c, pixel + i);
           product_row(r, strength.c, e, noise.c, channels, products + i * channels);

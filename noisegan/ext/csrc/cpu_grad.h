@@ -41,6 +41,15 @@ template <class A, class Factor> NG_ROW void add_row(const A* h, Factor factor, 
   for (i64 i = 0; i < length; ++i) sums[i] += h[i] * factor[i];
 }
 
+// sums[k, c] += e[k] h[k, c]
+template <class A> NG_ROW void add_pixels(const A* h, const A* e, i64 pixels, i64 channels, A* sums) {
+  for (i64 k = 0; k < pixels; ++k) {
+    const A factor = e[k];
+#pragma omp simd
+    for (i64 c = 0; c < channels; ++c) sums[k * channels + c] += h[k * channels + c] * factor;
+  }
+}
+
 // out[k] = sum over c of weight[c] h[k, c]
 template <class A> NG_ROW void sum_pixels(const A* h, const A* weight, i64 pixels, i64 channels, A* out) {
   for (i64 k = 0; k < pixels; ++k) {
@@ -187,13 +196,12 @@ template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand
         }
         if (p.sum_h) add_row(h, one, length, sum_h.recent);
         if (p.sum_hx) add_row(h, widen_row((const T*)p.x + at, length, wide_x), length, sum_hx.recent);
-        for (i64 i = 0; i < (p.sum_he && noise.data ? pixels : 0); ++i) {
-          const A *e = noise.at(n, c, pixel + i), *part = h + i * channels;
-          A* sums = sum_he.recent + i * channels;
-          if (noise.c == 0) {
-            add_row(part, Scalar<A>{*e}, channels, sums);
-          } else {
-            add_row(part, gather_row(e, noise.c, channels, noises), channels, sums);
+        if (p.sum_he && noise.data && noise.c == 0) {
+          add_pixels(h, gather_row(noise.at(n, c, pixel), noise.p, pixels, noises), pixels, channels, sum_he.recent);
+        } else if (p.sum_he && noise.data) {
+          for (i64 i = 0; i < pixels; ++i) {
+            const A* e = gather_row(noise.at(n, c, pixel + i), noise.c, channels, noises);
+            add_row(h + i * channels, e, channels, sum_he.recent + i * channels);
           }
         }
         if (++rows % 32 == 0) {
