@@ -118,7 +118,7 @@ def test_the_score_is_the_mean_distance_of_held_out_images(made: tuple[Path, Any
     results = read(folder)
     assert [m["key"] for m in results["metrics"]] == ["fd@pixels", "inversion"]
     column = results["metrics"][1]
-    assert (column["title"], column["extractor"]) == ("inversion, w, noise off (mse)", None)
+    assert (column["title"], column["extractor"]) == ("Inversion (w, noise off, mse)", None)
     assert (column["better"], column["primary"]) == ("lower", False)
     assert len(results["runs"]) == 2
     for run in results["runs"]:
@@ -146,7 +146,7 @@ def test_the_score_is_the_mean_distance_of_held_out_images(made: tuple[Path, Any
 def test_the_report_has_its_column_and_its_section(made: tuple[Path, Any]) -> None:
     folder, _ = made
     page = (folder / "report" / "index.html").read_text()
-    assert "inversion, w, noise off (mse)<small" in page
+    assert "Inversion (w, noise off, mse)<small" in page
     section = page.split('<section id="section-')[1]
     assert "<h2>Inversion</h2>" in section
     # Two curves for each kind of noise, and a histogram for each variant and kind of noise.
@@ -215,7 +215,7 @@ def test_a_finished_comparison_grows_by_the_metric(done: Path, inverted: list[in
     inverted.clear()
     more = compare(asking(data, images=5, spaces=["w", "w+"], noises=["optimised"]), done)
     assert inverted == [1, 4, 1, 2] * 2  # w: one image more; w+: all, in batches of four
-    assert more["metrics"][1]["title"] == "inversion, w, noise optimised (mse)"
+    assert more["metrics"][1]["title"] == "Inversion (w, noise optimised, mse)"
     assert more["protocol"]["inversion"]["images"] == 5
 
 
@@ -227,7 +227,7 @@ def test_alone_it_needs_no_extractor(done: Path, inverted: list[int], data: str)
     assert [m["key"] for m in results["metrics"]] == ["inversion"]
     assert results["metrics"][0]["primary"]
     assert results["extractors"] == {}
-    assert "inversion" in results["verdict"]
+    assert "Inversion (w, noise off, mse)" in results["verdict"]
 
 
 def test_the_snapshot_that_counts_is_inverted(data: str, tmp_path: Path) -> None:

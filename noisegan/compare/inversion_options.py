@@ -114,4 +114,4 @@ class InversionColumn:
 
     @property
     def title(self) -> str:
-        return f"inversion, {self.space}, noise {self.noise} ({self.loss})"
+        return f"Inversion ({self.space}, noise {self.noise}, {self.loss})"
