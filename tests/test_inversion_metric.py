@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from noisegan.compare import runner, worker
 from noisegan.compare.executor import Notify
 from noisegan.compare.inversion import invert_experiment
 from noisegan.compare.report.inversion import inversion_section
+from noisegan.compare.report.results import read_results
+from noisegan.compare.report.tables import metric_cells
 from noisegan.compare.worker import Job
 from noisegan.errors import NoiseganError
 from noisegan.inversion.projector import Projector
@@ -70,17 +72,19 @@ def asking(data: str, *noises: str, metrics: Sequence[str] = ("fd", "inversion")
     return content
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_report() -> Iterator[None]:
+    """Pages take most of the time of a small comparison; what is in them is looked at by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "report", lambda folder, **_: folder)
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[str, dict[str, Any]]]]:
     folder, executor = tmp_path_factory.mktemp("made") / "out", Watched()
     compare(asking(data), folder, executor)
     return folder, executor.events
-
-
-@pytest.fixture(autouse=True)
-def no_report(made: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports take most of the time of a small comparison; that of `made` is written."""
-    monkeypatch.setattr(runner, "report", lambda folder, **_: folder)
 
 
 @pytest.fixture
@@ -145,16 +149,19 @@ def test_the_score_is_the_mean_distance_of_held_out_images(made: tuple[Path, Any
 
 def test_the_report_has_its_column_and_its_section(made: tuple[Path, Any]) -> None:
     folder, _ = made
-    page = (folder / "report" / "index.html").read_text()
-    assert "Inversion (w, noise off, mse)<small" in page
-    section = page.split('<section id="section-')[1]
-    assert "<h2>Inversion</h2>" in section
+    results = read_results(folder / "results.json")
+    values = [run.scores["inversion"].value for run in results.runs]
+    assert [float(cell["mean"]) for cell in metric_cells(results, results.metrics[1])] == pytest.approx(
+        values, rel=1e-3
+    )
+    found = json.loads((folder / "inversion" / "inversion.json").read_text())
+    title, section = inversion_section(folder / "inversion", found, read(folder))
+    assert title == "Inversion"
     # Two curves for each kind of noise, and a histogram for each variant and kind of noise.
     assert section.count("<svg viewBox") == 2 * 2 + 2 * 2
     for what in ("against steps", "against seconds per image"):
         assert section.count(f"<figcaption>w, noise off: {what}</figcaption>") == 1
         assert section.count(f"<figcaption>w, noise optimised: {what}</figcaption>") == 1
-    found = json.loads((folder / "inversion" / "inversion.json").read_text())
     del found["curves"]  # as earlier versions wrote it
     _, without = inversion_section(folder / "inversion", found, read(folder))
     assert without.count("<svg viewBox") == 2 * 2
