@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     the output has gone, as `| head` does, it ends without a word, with 1.
     """
     if arguments is None:  # this process ends with the command
-        atexit.register(gc.freeze)  # Python's last look for garbage, among all that torch defines, takes 0.7 s
+        atexit.register(gc.freeze)  # Python's last look for garbage, among all that torch defines, takes half a second
     try:
         code = cli.main(args=arguments, prog_name="noisegan", standalone_mode=False)
         if sys.stdout is not None:

@@ -221,7 +221,7 @@ def _follow_parent() -> None:
 
 
 def main() -> int:
-    atexit.register(gc.freeze)  # Python's last look for garbage, among all that torch defines, takes 0.7 s
+    atexit.register(gc.freeze)  # Python's last look for garbage, among all that torch defines, takes half a second
     events = os.dup(1)
     os.dup2(2, 1)  # what plugins print must not be taken for events
 
