@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import noisegan
 from noisegan.api import FeatureInjector, LatentInjector, NoiseSite, NoiseSource, Params, Strategy, StrategySpec
@@ -389,6 +390,24 @@ def test_the_same_call_gives_the_same_bits() -> None:
         assert a.frame_steps == [5, 10, 15]
     other = invert(G, targets, ProjectorOptions(steps=15, seed=1, **MSE))
     assert not torch.equal(first[0].w, other[0].w)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it
+def test_a_compiled_network_is_inverted_alike() -> None:
+    """Traced without a break; the compiler's front end only, as code generation takes a minute."""
+    G = network()
+    targets, *_ = samples(G, 2)
+    options = ProjectorOptions(steps=5, space="pti", pti_steps=2, **MSE)
+    plain = invert(G, targets, options)
+    graphs = CompileCounterWithBackend("aot_eager")
+    G.synthesis.compile(backend=graphs, fullgraph=True)
+    compiled = invert(G, targets, options)
+    assert graphs.frame_count > 0
+    for a, b in zip(plain, compiled, strict=True):
+        assert torch.allclose(a.w, b.w, atol=1e-5)
+        assert torch.allclose(a.image, b.image, atol=1e-5)
+        assert torch.allclose(a.noise["b8.conv1/additive"], b.noise["b8.conv1/additive"], atol=1e-4)
 
 
 def test_progress_counts_steps_of_images() -> None:
