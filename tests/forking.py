@@ -26,6 +26,8 @@ from typing import Any
 
 FIXED = ("LD_", "MALLOC_", "OMP_", "PYTHON")
 """Beginnings of environment variables that count when a process starts: those of the forking process hold."""
+PATIENCE_S = 900
+"""After this long a process is taken to hang. No promise: a starved virtual machine may be ten times slower."""
 
 
 class Forked:
@@ -87,7 +89,7 @@ class Forked:
         return texts[0], texts[1]
 
 
-def run(*arguments: str, timeout_s: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout_s: float = PATIENCE_S, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command from its beginning to its end."""
     process = Forked(*arguments, **environment)
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from comparing import SCORES, TRAIN, compare, read, small, toml, without_times
-from forking import Forked
+from forking import PATIENCE_S, Forked
 
 from noisegan.compare.executor import LocalExecutor, default_threads
 from noisegan.compare.experiment import Experiment
@@ -36,7 +36,7 @@ def start(file: Path, folder: Path, *, fsize: int | None = None) -> Forked:
 
 def until_training(folder: Path, process: Forked) -> None:
     """Wait for the first snapshot of any run."""
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + PATIENCE_S
     while not any((folder / "runs").glob("*/*.safetensors")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline_s
@@ -72,7 +72,7 @@ def test_killed_twice_it_ends_with_the_same_results(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     process = start(file, broken)
-    _, error = process.communicate(timeout=300)
+    _, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, error
     assert without_times(read(broken)) == without_times(read(whole))
     for path in whole.glob("runs/*/*.safetensors"):
@@ -84,13 +84,13 @@ def test_killed_twice_it_ends_with_the_same_results(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks for processes in /proc")
 def test_workers_save_and_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
     file, folder = tmp_path / "e.toml", tmp_path / "out"
-    file.write_text(toml(small("none", "fuzzy", train=TRAIN | {"kimg": 40, "tick": 0.08})))
+    file.write_text(toml(small("none", "fuzzy", train=TRAIN | {"kimg": 4000, "tick": 0.08})))
     process = start(file, folder)
     until_training(folder, process)
     assert workers_of(folder)
     process.kill()
     process.communicate()
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + PATIENCE_S
     while workers_of(folder):
         assert time.monotonic() < deadline_s, "orphans go on"
         time.sleep(0.1)
@@ -115,7 +115,7 @@ def test_nobody_listening_is_no_failure(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write(job + "\n")
         process.stdin.flush()
-        assert process.wait(timeout=100) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     assert len(snapshots(tmp_path / "runs" / "none-seed0")) == 2
 
 
@@ -141,13 +141,13 @@ def test_an_interruption_saves_and_says_how_to_go_on(name: str, tmp_path: Path) 
     file, folder = tmp_path / "e.toml", tmp_path / "out"
     file.write_text(toml(small("none", "fuzzy", train=TRAIN | {"kimg": 40, "tick": 0.08, "snap": 500})))
     process = start(file, folder)
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + PATIENCE_S
     while not any((folder / "runs").glob("*/stats.jsonl")):
         assert process.poll() is None
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
     process.send_signal(signal.Signals[name])
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "interrupted; what was trained is saved in" in error
     assert "Run the same command again to go on" in error
@@ -161,7 +161,7 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing_that_was_saved(tmp_path: 
     file, folder = tmp_path / "e.toml", tmp_path / "out"
     file.write_text(toml(small("none", "additive", replicates=1)))
     process = start(file, folder, fsize=30_000)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert "Traceback" not in error
     assert "all runs failed; the first: could not save the state: " in error

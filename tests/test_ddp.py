@@ -27,7 +27,8 @@ def torchrun(*arguments: str, plugin: Path = ALL_POINTS) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "noisegan",
          "train", "--plugin", str(plugin), *arguments],
-        capture_output=True, text=True, timeout=150, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=forking.PATIENCE_S, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def two_ranks(*arguments: str, plugin: Path = ALL_POINTS) -> list[tuple[int | No
         forking.Forked("train", "--plugin", str(plugin), *arguments, **world, RANK=rank, LOCAL_RANK=rank)
         for rank in ("0", "1")
     ]
-    errors = [process.communicate(timeout=150)[1] for process in processes]
+    errors = [process.communicate(timeout=forking.PATIENCE_S)[1] for process in processes]
     return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
 
 

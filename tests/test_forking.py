@@ -20,10 +20,10 @@ def test_a_forked_command_does_what_a_started_one_does(data: str, tmp_path: Path
 
 def test_it_hears_signals_and_gets_variables(tmp_path: Path) -> None:
     command = forking.Forked("train", "--data", "digits", "--outdir", str(tmp_path), WORLD_SIZE="2")
-    assert "RANK and LOCAL_RANK are not whole numbers" in command.communicate(timeout=60)[1]
+    assert "RANK and LOCAL_RANK are not whole numbers" in command.communicate(timeout=forking.PATIENCE_S)[1]
     command = forking.Forked("train", "--data", "digits", "--outdir", str(tmp_path))
     command.kill()
-    assert (command.communicate(timeout=60), command.returncode) == (("", ""), -signal.SIGKILL)
+    assert (command.communicate(timeout=forking.PATIENCE_S), command.returncode) == (("", ""), -signal.SIGKILL)
 
 
 def test_what_counts_when_a_process_starts_cannot_be_changed_later(monkeypatch: pytest.MonkeyPatch) -> None:

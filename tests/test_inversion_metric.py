@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comparing import SCORES, TRAIN, Inline, read, small, toml, without_times
-from forking import Forked
+from forking import PATIENCE_S, Forked
 from test_cli_train import mistake
 
 from noisegan import facade
@@ -380,13 +380,13 @@ def test_workers_invert_are_interrupted_and_go_on(made: tuple[Path, Any], data: 
     file, folder = tmp_path / "e.toml", tmp_path / "out"
     file.write_text(toml(asking(data, steps=10**7)))
     process = start(file, folder)
-    deadline_s = time.monotonic() + 300
+    deadline_s = time.monotonic() + PATIENCE_S
     while len(list(folder.glob("inversion/*/inversions/real-w-off"))) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "Run the same command again to go on" in error
     assert "Traceback" not in error
@@ -395,7 +395,7 @@ def test_workers_invert_are_interrupted_and_go_on(made: tuple[Path, Any], data: 
     shutil.rmtree(folder / "inversion")
     file.write_text(toml(asking(data)))
     process = start(file, folder)
-    out, error = process.communicate(timeout=300)
+    out, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, error
     assert "none, seed 0: inverting, 50%" in out
     assert read(folder)["runs"] == read(made[0])["runs"]

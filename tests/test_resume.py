@@ -217,7 +217,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _wait_for(condition: Any, process: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + forking.PATIENCE_S
     while not condition() and process.poll() is None:
         assert time.monotonic() < deadline, "the run never got there"
         time.sleep(0.005)
@@ -264,7 +264,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(tmp_path: Path, unbrok
     )
     _wait_for(lambda: list(tmp_path.glob("0*/stats.jsonl")), process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=forking.PATIENCE_S)
     assert process.returncode == 130, output
     (run,) = tmp_path.glob("0*")
     said = re.search(r"Go on with: noisegan (train --resume \S+)", output)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from forking import PATIENCE_S
 from safetensors.torch import load_file
 
 TESTS = Path(__file__).parent
@@ -35,7 +36,7 @@ def as_arguments(options: dict[str, Any]) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def started(*arguments: str, timeout_s: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def started(*arguments: str, timeout_s: float = PATIENCE_S, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a Python of its own, one thread. `forking.run` does it in a fraction of the time."""
     return subprocess.run(
         [sys.executable, "-m", "noisegan", *arguments],
