@@ -46,15 +46,21 @@ def expressions(plugins: Plugins) -> list[str]:
 
 
 def run(
-    sizes: Sequence[str], *, precisions: Sequence[str], threads: int, rounds: int, tell: Callable[[str], None]
+    sizes: Sequence[str],
+    *,
+    precisions: Sequence[str],
+    device: str,
+    rounds: int,
+    clock: str,
+    tell: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """A row per size, precision and strategy: seconds, and how many times those of `none`."""
     plugins = Plugins(entry_points=False)
     for size in sizes:
         for precision in precisions:
             tell(f"{size}: a generator per strategy, {precision}, {rounds} rounds")
-            calls = {text: _call(size, precision, text, plugins) for text in expressions(plugins)}
-            seconds = interleave(calls, rounds=rounds, clock="cpu" if threads == 1 else "wall")
+            calls = {text: _call(size, precision, text, plugins, device) for text in expressions(plugins)}
+            seconds = interleave(calls, rounds=rounds, clock=clock)
             for text, value in seconds.items():
                 yield {
                     "size": size,
@@ -66,14 +72,14 @@ def run(
                 }
 
 
-def _call(size: str, precision: str, expression: str, plugins: Plugins) -> Callable[[], None]:
+def _call(size: str, precision: str, expression: str, plugins: Plugins, device: str) -> Callable[[], None]:
     config = TrainConfig(data="synthetic", outdir="unused", noise=expression, **SIZES[size]).resolve()
     arguments = networks(config, resolution=config.need("resolution"), img_channels=3, c_dim=0)["G"]
     G = Generator(**arguments, noise=plugins.parse(expression))
     set_precision(G, DTYPES[precision])
-    settle(G, torch.device("cpu"))
+    settle(G, torch.device(device))
     batch, streams = config.need("batch"), Streams(0)
-    z = streams["z"].source(ids=range(batch)).normal(G.z_dim)
+    z = streams["z"].source(ids=range(batch), device=device).normal(G.z_dim)
     step = iter(range(2**31))
 
     def call() -> None:

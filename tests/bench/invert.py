@@ -26,16 +26,22 @@ NOISE = "optimised"
 
 
 def run(
-    sizes: Sequence[str], *, precisions: Sequence[str], rounds: int, clock: str, tell: Callable[[str], None]
+    sizes: Sequence[str],
+    *,
+    precisions: Sequence[str],
+    device: str,
+    rounds: int,
+    clock: str,
+    tell: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """A row per size and precision; both ways take turns within a round."""
-    loss = make_loss("st-lpips-alex", torch.device("cpu"))
+    loss = make_loss("st-lpips-alex", torch.device(device))
     for size in sizes:
         for precision in precisions:
             tell(f"{size}: inverting one image and {BATCH}, {precision}")
-            G = generator(size, precision)
+            G = generator(size, precision, device)
             projector = Projector(G, ProjectorOptions(steps=STEPS, noise=NOISE), loss=loss)
-            targets = G(torch.randn(BATCH, G.z_dim), noise="frozen").clamp(-1, 1)
+            targets = G(torch.randn(BATCH, G.z_dim, device=device), noise="frozen").clamp(-1, 1)
             times = interleave(
                 {"one": lambda p=projector, t=targets: p.run(t[:1]), "many": lambda p=projector, t=targets: p.run(t)},
                 rounds=rounds,
@@ -52,12 +58,12 @@ def run(
             }
 
 
-def generator(size: str, precision: str) -> noisegan.Generator:
+def generator(size: str, precision: str, device: str) -> noisegan.Generator:
     """A generator of a preset with `additive` noise of some strength, as one that was read from a file."""
     options = {"data": "synthetic", "outdir": "unused", "device": "cpu", "precision": precision}
     config = TrainConfig(**(options | SIZES[size])).resolve()
     arguments = networks(config, resolution=config.need("resolution"), img_channels=3, c_dim=0)["G"]
     G = noisegan.Generator(**arguments, noise="additive(strength=0.1)", plugins=Plugins(entry_points=False))
     set_precision(G, DTYPES[precision])
-    settle(G, torch.device("cpu"))
+    settle(G, torch.device(device))
     return G.eval().requires_grad_(False)

@@ -46,7 +46,7 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(times[key] for times in rounds) for key in rounds[0]}
 
 
-def facts(*, threads: int, rounds: int, clock: str) -> dict[str, Any]:
+def facts(*, threads: int, rounds: int, clock: str, device: str) -> dict[str, Any]:
     """Machine and versions."""
     cpu, flags = _cpu()
     return {
@@ -63,7 +63,8 @@ def facts(*, threads: int, rounds: int, clock: str) -> dict[str, Any]:
         "threads": threads,
         "rounds": rounds,
         "clock": clock,
-        "backend": backend_of("cpu"),
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "backend": backend_of(device),
     }
 
 

@@ -45,13 +45,17 @@ def naive(*, own_noise: bool = True) -> Iterator[None]:
         mock.patch.object(ema, "update_ema", update_ema),
     ]
     if own_noise:
-        patches += [
-            mock.patch.object(StreamSource, "normal", lambda self, *shape: torch.randn(self.batch, *shape)),
-            mock.patch.object(StreamSource, "uniform", lambda self, *shape: torch.rand(self.batch, *shape)),
-            mock.patch.object(
-                StreamSource, "integers", lambda self, high, *shape: torch.randint(high, (self.batch, *shape))
-            ),
-        ]
+
+        def normal(self: StreamSource, *shape: int) -> Tensor:
+            return torch.randn(self.batch, *shape, device=self._ids.device)
+
+        def uniform(self: StreamSource, *shape: int) -> Tensor:
+            return torch.rand(self.batch, *shape, device=self._ids.device)
+
+        def integers(self: StreamSource, high: int, *shape: int) -> Tensor:
+            return torch.randint(high, (self.batch, *shape), device=self._ids.device)
+
+        patches += [mock.patch.object(StreamSource, draw.__name__, draw) for draw in (normal, uniform, integers)]
     with ExitStack() as stack:
         for patch in patches:
             stack.enter_context(patch)
@@ -107,7 +111,7 @@ def upfirdn2d(
         x = x.reshape(n, c, h, 1, w, 1)
         x = F.pad(x, [0, up - 1, 0, 0, 0, up - 1]).reshape(n, c, h * up, w * up)
     x = F.pad(x, padding)
-    kernel = (torch.outer(f, f) if f.ndim == 1 else f).flip(0, 1).to(x.dtype) * gain
+    kernel = (torch.outer(f, f) if f.ndim == 1 else f).flip(0, 1).to(x) * gain
     x = F.conv2d(x, kernel.expand(c, 1, *kernel.shape), groups=c)
     return x[:, :, ::down, ::down] if down > 1 else x
 

@@ -92,20 +92,26 @@ NAMES = (*OPS, *PHILOX)
 
 
 def run(
-    names: Sequence[str], *, precisions: Sequence[str], shapes: Sequence[tuple[int, ...]], rounds: int, clock: str
+    names: Sequence[str],
+    *,
+    precisions: Sequence[str],
+    shapes: Sequence[tuple[int, ...]],
+    device: str,
+    rounds: int,
+    clock: str,
 ) -> Iterator[dict[str, Any]]:
     """A row per operation, shape, dtype, layout and pass: seconds both ways and their ratio."""
     torch.manual_seed(0)
     for name in names:
         for shape in shapes:
             if name in PHILOX:
-                ours, plain = _philox_calls(name, shape)
+                ours, plain = _philox_calls(name, shape, device)
                 yield _row(name, shape, "fp32", "-", "fwd", ours, plain, rounds, clock)
                 continue
             for precision in precisions:
                 for layout in LAYOUTS:
                     for backward in (False, True):
-                        ours, plain = _calls(OPS[name], shape, precision, layout, backward=backward)
+                        ours, plain = _calls(OPS[name], shape, precision, layout, backward=backward, device=device)
                         passes = "fwd+bwd" if backward else "fwd"
                         yield _row(name, shape, precision, layout, passes, ours, plain, rounds, clock)
 
@@ -127,12 +133,12 @@ def _row(
 
 
 def _calls(
-    op: Op, shape: tuple[int, ...], precision: str, layout: str, *, backward: bool
+    op: Op, shape: tuple[int, ...], precision: str, layout: str, *, backward: bool, device: str = "cpu"
 ) -> tuple[Callable[[], object], Callable[[], object]]:
     """Both ways, after a check that they compute the same."""
     n, c, h, w = shape
-    x = torch.randn(n, c, h, w).to(DTYPES[precision], memory_format=LAYOUTS[layout]).requires_grad_()
-    extra = op.extra(n, c, h, w)
+    x = torch.randn(n, c, h, w).to(device, DTYPES[precision], memory_format=LAYOUTS[layout]).requires_grad_()
+    extra = [tensor.detach().to(device).requires_grad_(tensor.requires_grad) for tensor in op.extra(n, c, h, w)]
     inputs = [tensor for tensor in (x, *extra) if tensor.requires_grad]
     results = [f(x, *extra).detach() for f in (op.ours, op.plain)]
     # The plain way rounds after each of its operations; the tolerance is that of a few roundings.
@@ -153,9 +159,9 @@ def _calls(
     return call(op.ours), call(op.plain)
 
 
-def _philox_calls(name: str, shape: tuple[int, ...]) -> tuple[Callable[[], object], Callable[[], object]]:
+def _philox_calls(name: str, shape: tuple[int, ...], device: str) -> tuple[Callable[[], object], Callable[[], object]]:
     """As many numbers as noise maps for this batch, eight times over, so that starting a call does not count."""
     ours, plain = PHILOX[name]
     n, count = shape[0], math.prod(shape[2:]) * 8
-    ids = torch.arange(n)
-    return (lambda: ours((1, 2), 3, ids, count)), (lambda: plain(n, count))
+    ids = torch.arange(n, device=device)
+    return (lambda: ours((1, 2), 3, ids, count)), (lambda: plain(n, count, device=device))

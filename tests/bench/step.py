@@ -19,6 +19,7 @@ def run(
     precisions: Sequence[str],
     impls: Sequence[str],
     threads: int,
+    device: str,
     rounds: int,
     tell: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
@@ -29,7 +30,7 @@ def run(
     """
     for size in sizes:
         candidates = [
-            Candidate(size, precision=precision, impl=impl, threads=threads, floor=impl == "noisegan")
+            Candidate(size, precision=precision, impl=impl, threads=threads, device=device, floor=impl == "noisegan")
             for precision in precisions
             for impl in impls
         ]
@@ -37,12 +38,20 @@ def run(
 
 
 def strategies(
-    sizes: Sequence[str], *, precisions: Sequence[str], threads: int, rounds: int, tell: Callable[[str], None]
+    sizes: Sequence[str],
+    *,
+    precisions: Sequence[str],
+    threads: int,
+    device: str,
+    rounds: int,
+    tell: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
     """A row per size, precision and built-in strategy, with its overhead over `none` in training and sampling."""
     for size in sizes:
         for precision in precisions:
-            candidates = [Candidate(size, precision, strategy=name, threads=threads) for name in STRATEGIES]
+            candidates = [
+                Candidate(size, precision, strategy=name, threads=threads, device=device) for name in STRATEGIES
+            ]
             rows = list(_rows(candidates, rounds=rounds, tell=tell))
             none = rows[0]
             for row in rows:

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from bench.floor import ConvolutionRecorder, replay
+from bench.floor import ConvolutionRecorder, bare
 from bench.naive import naive, plain_state
-from bench.workload import CLOCKS, Times, Workload
+from bench.workload import CLOCKS, Times, Workload, clock_for
 from noisegan.core import memory
 from noisegan.ext.load import backend_of
 
@@ -36,7 +36,7 @@ SAMPLES = 3
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a worker times. `impl`: noisegan or naive; `floor`: time the bare convolutions too."""
+    """What a worker times. `impl`: noisegan, nographs (on a GPU) or naive; `floor`: time the bare convolutions too."""
 
     size: str
     precision: str = "fp32"
@@ -44,10 +44,11 @@ class Candidate:
     strategy: str = "additive"
     threads: int = 2
     floor: bool = False
+    device: str = "cpu"
 
     @property
     def clock(self) -> str:
-        return "cpu" if self.threads == 1 else "wall"
+        return clock_for(self.device, self.threads)
 
 
 class Worker:
@@ -109,6 +110,7 @@ class Subject:
             precision=candidate.precision,
             strategy=candidate.strategy,
             clock=candidate.clock,
+            device=candidate.device,
             prepare=plain_state if candidate.impl == "naive" else None,
         )
         self.work.train()  # warms up; the optimisers' states come to be
@@ -120,6 +122,9 @@ class Subject:
                 self.work.train()
                 self.work.sample()
             self.work.on_phase = lambda name: None
+        self.bare = {name: bare(calls, candidate.device) for name, calls in self.recorder.calls.items()}
+        if candidate.impl == "noisegan" and candidate.device == "cuda":
+            self.work.capture()
 
     def round(self) -> Times:
         """Seconds by name: `train/G`, ..., `sample`, `floor/G`, ...; `train` and `floor` are weighted steps."""
@@ -130,13 +135,17 @@ class Subject:
         times["train"] = work.weigh(phases)
         times["sample"] = median(work.sample() for _ in range(SAMPLES))
         if self.candidate.floor:
-            now, calls = CLOCKS[self.candidate.clock], dict(self.recorder.calls)
-            sampling = calls.pop("sample")
-            bare = {name: replay(some, now) for name, some in calls.items()}
-            times |= {f"floor/{name}": seconds for name, seconds in bare.items()}
-            times["floor"] = work.weigh(bare)
-            times["floor_sample"] = median(replay(sampling, now) for _ in range(SAMPLES))
+            floor = {name: self._bare_s(name) for name in self.bare if name != "sample"}
+            times |= {f"floor/{name}": seconds for name, seconds in floor.items()}
+            times["floor"] = work.weigh(floor)
+            times["floor_sample"] = median(self._bare_s("sample") for _ in range(SAMPLES))
         return times
+
+    def _bare_s(self, name: str) -> float:
+        now = CLOCKS[self.candidate.clock]
+        start = now()
+        self.bare[name]()
+        return now() - start
 
 
 def main(arguments: str) -> None:
@@ -145,7 +154,7 @@ def main(arguments: str) -> None:
     torch.set_num_threads(candidate.threads)
     with naive() if candidate.impl == "naive" else nullcontext():
         subject = Subject(candidate)
-        print(json.dumps({"backend": backend_of("cpu")}), flush=True)
+        print(json.dumps({"backend": backend_of(candidate.device)}), flush=True)
         for _ in sys.stdin:
             print(json.dumps(subject.round()), flush=True)
 

@@ -15,6 +15,7 @@ import torch
 from noisegan.core.config import TrainConfig, networks
 from noisegan.core.data import ImageDataset, open_dataset
 from noisegan.core.distributed import join_world
+from noisegan.core.graphs import WARM_UP, CudaCapture, PhaseGraphs
 from noisegan.core.images import to_float
 from noisegan.core.noise import StreamNoise
 from noisegan.core.phases import PHASES, RealBatch, TrainingStep
@@ -30,9 +31,27 @@ SIZES: dict[str, dict[str, Any]] = {
     "64": {"cfg": "64"},
     # The widths of preset 64, min(256, 4096 / r), go on to 32 channels at 128 px; R1 weight times the ratio of pixels.
     "128": {"cfg": "64", "resolution": 128, "gamma": 3.2},
+    # Configuration E of the paper, batch 32: for GPUs.
+    "256": {"cfg": "e", "resolution": 256},
 }
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+
+
+def finished_s() -> float:
+    """Seconds on the wall when the GPU has done all that it was asked for."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time, "gpu": finished_s}
 """`cpu` is the calling thread's time: deaf to neighbours, and the whole truth with one thread only."""
+
+
+def clock_for(device: str, threads: int) -> str:
+    """A name of `CLOCKS`."""
+    if device == "cuda":
+        return "gpu"
+    return "cpu" if threads == 1 else "wall"
+
 
 Times = dict[str, float]
 
@@ -57,9 +76,10 @@ class Workload:
 
     Args:
         size: a name of `SIZES`.
-        precision: `fp32` or `bf16`.
+        precision: `fp32`, `bf16` or, on a GPU, `fp16`.
         strategy: a noise expression.
         clock: a name of `CLOCKS`.
+        device: `cpu` or `cuda`.
         prepare: called with the fresh state, before the first step.
     """
 
@@ -70,13 +90,14 @@ class Workload:
         precision: str = "fp32",
         strategy: str = "additive",
         clock: str = "wall",
+        device: str = "cpu",
         prepare: Callable[[TrainState], None] | None = None,
     ) -> None:
-        options = {"data": "synthetic", "outdir": "unused", "device": "cpu", "noise": strategy, "precision": precision}
+        options = {"data": "synthetic", "outdir": "unused", "device": device, "noise": strategy, "precision": precision}
         self.config = TrainConfig(**(options | SIZES[size])).resolve()
         strategies = Plugins(entry_points=False).parse(strategy)
         arguments = networks(self.config, resolution=self.config.need("resolution"), img_channels=3, c_dim=0)
-        world = join_world("cpu")  # sets the allocator too
+        self.world = world = join_world(device)  # sets the allocator too
         self.state = TrainState(self.config, arguments, strategies, data="synthetic", device=world.device)
         if prepare is not None:
             prepare(self.state)
@@ -85,12 +106,20 @@ class Workload:
         dataset = synthetic_images(self.config.need("resolution"))
         self.step = TrainingStep(self.state, self.config, dataset, self.streams, world)
         items = torch.arange(self.batch)
-        self.real = RealBatch(to_float(dataset.images(items)), dataset.labels(items))
-        self.z = self.streams["z"].source(ids=range(self.batch)).normal(self.state.G.z_dim)
+        self.real = RealBatch(to_float(dataset.images(items).to(world.device)), dataset.labels(items).to(world.device))
+        self.z = self.streams["z"].source(ids=range(self.batch), device=world.device).normal(self.state.G.z_dim)
         self._now = CLOCKS[clock]
         self._times: Times = {}
+        self._play: Callable[[str, RealBatch], None] = self.step.phase
         self.on_phase: Callable[[str], None] = lambda name: None
         self.step.play = self._timed_phase
+
+    def capture(self) -> None:
+        """From now on phases are CUDA graphs, as in a run on one GPU."""
+        capture = CudaCapture(self.world.device)
+        self._play = PhaseGraphs(self.step.phase, capture, list(self.state.injectors()))
+        for _ in range(WARM_UP + 1):
+            self.train()
 
     def train(self) -> tuple[Times, dict[str, float]]:
         """One step in which every phase is due: seconds per phase (`rest`: averages and all else), and losses."""
@@ -119,5 +148,5 @@ class Workload:
         assert name in PHASES
         self.on_phase(name)
         start = self._now()
-        self.step.phase(name, inputs)
+        self._play(name, inputs)
         self._times[name] = self._now() - start
