@@ -15,10 +15,12 @@ import pytest
 import torch
 from backends import backend
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisegan.core.rng import Streams
-from noisegan.ext import bias_act, load, noise_bias_act, ops, upfirdn2d
+from noisegan.ext import bias_act, load, noise_bias_act, ops, philox_normal, upfirdn2d
 
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
 
@@ -186,3 +188,44 @@ def test_autocast_changes_nothing() -> None:
     assert torch.equal(y, noise_bias_act(*leaves))
     for one, expected in zip(found, torch.autograd.grad(noise_bias_act(*leaves).sum(), leaves), strict=True):
         assert torch.equal(one, expected)
+
+
+class Listener(TorchDispatchMode):
+    """Notes the names of noisegan's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "noisegan":
+            self.heard.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_who_listens_hears_the_operations_and_changes_nothing() -> None:
+    """Without a listener kernels are called past the dispatcher."""
+
+    def everything() -> list[Tensor]:
+        leaves = site_leaves()
+        y = site(*leaves) + philox_normal((1, 2), 3, torch.arange(2), 24).view(2, 1, 4, 6)
+        gradients = torch.autograd.grad(y.square().sum(), leaves)
+        with torch.no_grad():
+            return [y, *gradients, bias_act(y)]
+
+    alone = everything()
+    with Listener() as listener:
+        found = everything()
+    assert listener.heard == {f"noisegan::{name}" for name in ("bias_act", "bias_act_grad", "upfirdn2d", "philox")}
+    for a, b in zip(alone, found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_tensors_of_other_kinds_go_through_the_dispatcher() -> None:
+    with FakeTensorMode() as mode:
+        x = torch.empty(2, 3, 4, 4)
+    assert isinstance(bias_act(x), FakeTensor)
+    assert bias_act(x).fake_mode is mode
+    negative = torch._neg_view(normal("x", 2, 3, 4, 4))  # minus is a note on the tensor, not in its memory
+    assert negative.is_neg()
+    assert torch.equal(bias_act(negative), bias_act(negative.resolve_neg()))

@@ -194,7 +194,7 @@ def _philox(key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, f
     if count < 0:
         raise ValueError(f"the count must be 0 or more, not {count}")
     ops.prepare(ids.device)
-    out: Tensor = torch.ops.noisegan.philox(ids, at, (*key, first_block), count, kind)
+    out: Tensor = ops.philox(ids, at, (*key, first_block), count, kind)
     return out
 
 
@@ -283,7 +283,7 @@ def _broadcast(value: Tensor, x: Tensor, name: str) -> Tensor:
     shape = (1,) * (x.ndim - value.ndim) + tuple(value.shape)
     if len(shape) != x.ndim or any(size not in (1, full) for size, full in zip(shape, x.shape, strict=True)):
         raise ValueError(f"the {name} of shape {list(value.shape)} does not broadcast to maps of {list(x.shape)}")
-    return value.reshape(shape)
+    return value if value.ndim == x.ndim else value.reshape(shape)
 
 
 @lru_cache

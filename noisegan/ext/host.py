@@ -245,15 +245,18 @@ def _address(x: Tensor | None) -> int | None:
 
 
 def _dense(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if x is None else x.to(dtype).contiguous()
+    if x is None or (x.dtype == dtype and x.is_contiguous()):  # asking is cheaper than a call that changes nothing
+        return x
+    return x.to(dtype).contiguous()
 
 
 def _operand(x: Tensor | None, like: Tensor) -> Tensor | None:
     """A noise or strength in the type of arithmetic, its pixels one stride apart or all the same."""
     if x is None:
         return None
-    x = x.to(arithmetic(like.dtype))
-    if x.shape[2:].numel() == 1:
+    side = arithmetic(like.dtype)
+    x = x if x.dtype == side else x.to(side)
+    if x.shape[2:].numel() == 1 or (x.shape[2:] == like.shape[2:] and x.is_contiguous()):
         return x
     if x.shape[2:] != like.shape[2:]:
         x = x.expand(*x.shape[:2], *like.shape[2:])

@@ -23,7 +23,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -53,8 +53,6 @@ for _name, _schema in _SCHEMAS.items():
     _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
     _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
 
-_philox = torch.ops.noisegan.philox.default
-
 WORDS, UNIFORM, NORMAL = 0, 1, 2
 """Kinds of numbers that `philox` gives."""
 
@@ -72,6 +70,40 @@ def prepare(device: torch.device) -> None:
             for name in _SCHEMAS:
                 _library.impl(name, partial(_run, name, kind), kind.upper())
             _registered.add(kind)
+
+
+def philox(*arguments: Any) -> Tensor:
+    """(ids, step, address, count, kind) -> [N, count]."""
+    op = torch.ops.noisegan.philox.default
+    numbers: Tensor = op(*arguments) if _is_transformed() else _eager("philox", op, arguments)
+    return numbers
+
+
+def _eager(name: str, op: Any, arguments: tuple[Any, ...]) -> Any:
+    """The operation without its derivative. Where nobody listens and all tensors are plain, the kernels are called
+    straight: the dispatcher takes longer than many a map."""
+    kind = arguments[0].device.type
+    if kind not in _registered or torch._C._len_torch_dispatch_stack() > 0:
+        return op(*arguments)
+    plain = _plain_keys(kind)
+    for value in arguments:
+        if isinstance(value, Tensor) and torch._C._dispatch_keys(value).raw_repr() != plain:
+            return op(*arguments)
+    return _run(name, kind, *arguments)
+
+
+@cache
+@torch.inference_mode(False)
+def _plain_keys(kind: str) -> int:
+    """Dispatch keys of a tensor that is nothing but its memory: no subclass, no batch of a transform, no note that it
+    is negated."""
+    keys: int = torch._C._dispatch_keys(torch.empty(0, device=kind)).raw_repr()
+    return keys
+
+
+def _is_transformed() -> bool:
+    """Whether a compiler or a transform of functions has to see the operations themselves."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _run(name: str, kind: str, *arguments: Any) -> Any:
@@ -96,7 +128,7 @@ def sum_to(values: Tensor, like: Tensor) -> Tensor:
 
 def drawn(ids: Tensor, step: Tensor, address: Sequence[int], like: Tensor) -> Tensor:
     """The noise that the kernels draw inside: one map of normals per sample, [N, 1, ...] for maps like [N, C, ...]."""
-    values: Tensor = _philox(ids, step, address, math.prod(like.shape[2:]), NORMAL)
+    values: Tensor = philox(ids, step, address, math.prod(like.shape[2:]), NORMAL)
     return values.view(len(ids), 1, *like.shape[2:])
 
 
@@ -307,7 +339,7 @@ def _differentiable(name: str, backward: Callable[..., Any], setup: Callable[...
     op = getattr(torch.ops.noisegan, name).default
 
     def forward(ctx: Any, *inputs: Any) -> Any:
-        output = op(*inputs)
+        output = _eager(name, op, inputs)
         setup(ctx, inputs, output)
         return output
 
@@ -315,8 +347,9 @@ def _differentiable(name: str, backward: Callable[..., Any], setup: Callable[...
     function: Any = type(f"Eager_{name}", (torch.autograd.Function,), methods)
 
     def call(*inputs: Any) -> Any:
-        transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        return op(*inputs) if transformed or not torch.is_grad_enabled() else function.apply(*inputs)
+        if _is_transformed():
+            return op(*inputs)
+        return function.apply(*inputs) if torch.is_grad_enabled() else _eager(name, op, inputs)
 
     return call
 
