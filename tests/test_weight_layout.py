@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import ToyFeature
+from toys import ToyFeature, toy
 
-from noisegan.api import FeatureInjector
+from noisegan.api import FeatureInjector, NoiseSource, Strategy
 from noisegan.core.config import TrainConfig, networks
 from noisegan.core.distributed import join_world
 from noisegan.core.layers import settle
@@ -15,6 +15,7 @@ from noisegan.core.rng import Streams
 from noisegan.core.state import TrainState
 from noisegan.facade import Generator
 from noisegan.manager import Plugins
+from noisegan.placement import Where
 from noisegan.planning import open_data
 
 SMALL = {"data": "digits", "outdir": "unused", "resolution": 8, "cbase": 64, "cmax": 8, "z_dim": 8, "w_dim": 8}
@@ -91,3 +92,29 @@ def test_an_injector_that_is_listened_to_is_called(plugins: Plugins) -> None:
     second = G(torch.zeros(1, 8), noise="frozen")
     assert heard == [1]
     torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("placement", ["post-conv", "pre-conv", "post-activation"])
+def test_noise_for_every_element_lies_as_the_maps_do(placement: str) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class PerElement(ToyFeature):
+        def draw(self, source: NoiseSource) -> torch.Tensor:
+            return source.normal(self.site.channels, self.site.resolution, self.site.resolution)
+
+        def forward(self, x: torch.Tensor, noise: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+            seen.append((x, noise))
+            return x + self.strength * noise
+
+    spec = toy(feature=lambda site, p: PerElement(site, p.strength))
+    strategy = Strategy(spec, spec.params(strength=0.5), Where(placement=placement))
+    G = Generator(resolution=16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, noise=(strategy,))
+    settle(G, torch.device("cpu"))
+    drawn = G.draw_noise("frozen", batch=2)
+    before = {key: noise.clone() for key, noise in drawn.items()}
+    G(torch.zeros(2, 8), noise=drawn)
+    assert len(seen) == 5
+    assert sum(not x.is_contiguous() for x, _ in seen) >= 4  # the start's constant is of either layout
+    for (x, noise), given in zip(seen, before.values(), strict=True):
+        assert steps(noise) == steps(x)
+        assert torch.equal(noise, given)

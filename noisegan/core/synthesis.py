@@ -31,6 +31,7 @@ from noisegan.core.rng import contained_randomness
 from noisegan.core.shapes import block_resolutions, channels_at
 from noisegan.errors import NoiseganError
 from noisegan.ext import bias_act, noise_bias_act, scale_channels
+from noisegan.ext.layout import layout
 from noisegan.placement import PointInLayer
 
 
@@ -130,14 +131,20 @@ class SynthesisLayer(nn.Module):
     def _noisy(self, placement: PointInLayer, x: Tensor, w: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         """x [N, C, H, W] after the feature injectors of one point in the layer."""
         for label in self.placements.get(placement, ()):
-            drawn = noise[f"{self.site.name}/{label}"]
+            drawn = self._drawn(label, noise, x)
             x = self.noise[label](x, drawn.to(x.dtype), w.to(x.dtype)).to(x.dtype)
         return x
+
+    def _drawn(self, label: str, noise: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """What a feature injector drew. A number per element comes as rows of pixels and is laid out as x here, once:
+        whatever passes over two layouts at a time is several times slower."""
+        drawn = noise[f"{self.site.name}/{label}"]
+        return drawn.contiguous(memory_format=layout(x)) if drawn.ndim == 4 else drawn
 
     def _activated(self, x: Tensor, demod: Tensor, w: Tensor, noise: Mapping[str, Tensor], gain: float) -> Tensor:
         """x [N, C, H, W] with demodulation, noise at the usual point, bias, activation: in one pass where possible."""
         gain, clamp = math.sqrt(2) * gain, None if self.clamp is None else self.clamp * gain
-        terms = self._added(noise)
+        terms = self._added(noise, x)
         if terms is None:
             x = self._noisy("post-conv", scale_channels(x, demod), w, noise)
             return bias_act(x, self.bias, gain=gain, clamp=clamp)
@@ -145,7 +152,7 @@ class SynthesisLayer(nn.Module):
             return bias_act(x, self.bias, gain=gain, clamp=clamp, scale=demod, overwrite=True)
         return noise_bias_act(x, *terms[0], self.bias, gain=gain, clamp=clamp, scale=demod, overwrite=True)
 
-    def _added(self, noise: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]] | None:
+    def _added(self, noise: Mapping[str, Tensor], x: Tensor) -> list[tuple[Tensor, Tensor]] | None:
         """(noise, strength) of all that the injectors at the usual point do, where that is adding one product or
         nothing; else None.
 
@@ -155,7 +162,7 @@ class SynthesisLayer(nn.Module):
         for label in self.placements.get("post-conv", ()):
             injector = self.noise[label]
             assert isinstance(injector, FeatureInjector)
-            added = injector.added(noise[f"{self.site.name}/{label}"])
+            added = injector.added(self._drawn(label, noise, x))
             if added is None or injector._forward_hooks or injector._forward_pre_hooks:
                 return None
             found += added
