@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from noisegan.api import FeatureExtractor, hookimpl
 from noisegan.errors import NoiseganError
-from noisegan.metrics.extractors.layers import RESIZED, for_inference, resized
+from noisegan.metrics.extractors.layers import RESIZED, ImageConv2d, for_inference, resized
 from noisegan.metrics.weights import WeightsFile
 
 WEIGHTS = WeightsFile(
@@ -93,7 +93,7 @@ class StLpips(nn.Module):
         c1, c2, c3, c4, c5 = CHANNELS
         # Between slices: a maximum over 3 x 3 at every pixel, then blurred subsampling; no pool has a stride.
         layers = (
-            (nn.Conv2d(3, c1, 11, 1, 2), Blur(c1), nn.ReLU()),
+            (ImageConv2d(3, c1, 11, 1, 2), Blur(c1), nn.ReLU()),
             (nn.MaxPool2d(3, 1), Blur(c1), nn.Conv2d(c1, c2, 5, 1, 2), nn.ReLU()),
             (nn.MaxPool2d(3, 1), Blur(c2), nn.Conv2d(c2, c3, 3, 1, 1), nn.ReLU()),
             (nn.Conv2d(c3, c4, 3, 1, 1), nn.ReLU()),
