@@ -5,13 +5,14 @@ Each is a native manifold with one fault. `MUTANTS` says which check must catch 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from noisegan.plugins.geometry import Euclidean, Hyperboloid, Manifold, PoincareBall, Sphere
+from noisegan.plugins.geometry import Euclidean, Hyperboloid, Manifold, PoincareBall, SPDBures, Sphere
 
 
 class Mutant(NamedTuple):
@@ -120,6 +121,18 @@ class TakesADetour(Euclidean):
         return x + torch.cat((c * first - s * second, s * first + c * second, third), -1)
 
 
+@breaks("geodesics_are_shortest_up_to_the_radius", "dist(x, exp(x, v)) is not |v| at |v| = 90.00")
+class RadiusTooLarge(Sphere):
+    def injectivity_radius(self, x: Tensor) -> Tensor:
+        return self.constant(100, x)
+
+
+@breaks("geodesics_are_shortest_up_to_the_radius", "dist(x, exp(x, v)) is not |v| at |v| = 5.00")
+class RadiusWithoutEnd(Sphere):
+    def injectivity_radius(self, x: Tensor) -> Tensor:
+        return self.constant(math.inf, x)
+
+
 @breaks("log_inverts_exp", "log(x, exp(x, v)) is not v")
 class LogIsTheChord(Sphere):
     def log(self, x: Tensor, y: Tensor) -> Tensor:
@@ -161,6 +174,23 @@ class NotTwiceSmoothAtZero(Sphere):
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         t = self.dot(v, v).clamp_min(1e-30).sqrt()
         return t.cos() * x + torch.where(t > 1e-6, t.sin() / t, 1) * v
+
+
+@breaks("curvature_is_there_at_zero", "is not that of its values")
+class FlatNearZero(Sphere):
+    """x + v for short vectors, as a guard against 0 / 0."""
+
+    def exp(self, x: Tensor, v: Tensor) -> Tensor:
+        return torch.where(self.dot(v, v) < 1e-10, x + v, super().exp(x, v))
+
+
+@breaks("limited_vectors_are_smooth", "the gradient of limit at the origin")
+class RadiusWithCorners(SPDBures):
+    def __init__(self, dim: int) -> None:
+        super().__init__(2)
+
+    def smooth_radius(self, x: Tensor) -> Tensor:
+        return self.injectivity_radius(x)
 
 
 @breaks("gradients_of_log_are_right", "the gradient of log or squared_dist at y = x")

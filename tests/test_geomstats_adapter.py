@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from noisegan.errors import NoiseganError
-from noisegan.plugins.geometry import manifold
+from noisegan.manager import Plugins
+from noisegan.plugins.geometry import check_manifold, manifold
 from noisegan.plugins.geometry.geomstats import geomstats_manifold, import_geomstats
 
 TRACELESS = """
@@ -153,6 +154,44 @@ def test_frames_and_maps_are_those_of_the_native_manifold(name: str, native: str
     assert torch.allclose(m.exp(x, v), own.exp(x, v), atol=1e-10)
     assert torch.allclose(m.log(x, m.exp(x, 0.5 * v)), 0.5 * v, atol=1e-6)
     assert m.injectivity_radius(x).shape == (3,)
+
+
+NO_CURVATURE = "curvature_is_there_at_zero"  # documented: Exp_x(v) is x + v for short vectors
+OWN_LOG = ("gradients_of_log_are_right", "second_gradients_of_log_are_right")  # geomstats' hyperboloid: wrong already
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("euclidean.Euclidean?dim=3", ()),
+        ("hypersphere.Hypersphere?dim=3", (NO_CURVATURE,)),
+        ("poincare_ball.PoincareBall?dim=3", (NO_CURVATURE,)),
+        ("hyperboloid.Hyperboloid?dim=3", (NO_CURVATURE, *OWN_LOG)),
+        ("spd_matrices.SPDMatrices?n=2", (NO_CURVATURE,)),
+    ],
+)
+def test_spaces_keep_the_promises_of_manifolds_but_those_that_are_named(name: str, without: tuple[str, ...]) -> None:
+    broken = {result.name for result in check_manifold(manifold(f"geomstats:{name}")) if not result.passed}
+    assert broken == set(without)
+
+
+@pytest.mark.parametrize("name", ["hypersphere.Hypersphere?dim=3", "hyperboloid.Hyperboloid?dim=3"])
+def test_second_derivatives_at_equal_points_are_finite(name: str) -> None:
+    m = manifold(f"geomstats:{name}")
+    o = m.origin(torch.zeros((), dtype=torch.float64))
+    x = o.expand(3, *m.point_shape).clone().requires_grad_()
+    (first,) = torch.autograd.grad(m.log(o.expand_as(x), x).square().sum() + m.log(x, x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    assert bool(first.isfinite().all())
+    assert bool(second.isfinite().all())
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # geomstats' logm with numpy 2
+def test_a_space_that_cannot_be_differentiated_is_refused_by_strategies(plugins: Plugins) -> None:
+    plugins.parse("geodesic(manifold='geomstats:hypersphere.Hypersphere?dim=3')")
+    with pytest.raises(NoiseganError, match="nothing can be trained on it: The QR decomposition is not differentiable"):
+        plugins.parse("geodesic(manifold='geomstats:stiefel.Stiefel?n=3&p=2')")
 
 
 def test_what_a_space_lacks_is_named() -> None:

@@ -438,3 +438,15 @@ def test_sizes_are_checked(n: object) -> None:
     with pytest.raises(NoiseganError) as caught:
         SPDAffine(n)  # type: ignore[arg-type]
     assert str(caught.value) == f"manifold 'spd_affine': n={n!r} is not allowed; give a whole number from 1"
+
+
+def test_frames_at_their_singular_points_do_not_stop_the_process() -> None:
+    """Stiefel: where X_1 has the eigenvalue -1. Grassmannian: a subspace orthogonal to the first axes."""
+    frames = Stiefel(3, 2)
+    opposite = -frames.origin(torch.zeros((), dtype=torch.float64))
+    assert not bool(frames.from_normal(opposite, torch.ones(frames.dim, dtype=torch.float64)).isfinite().all())
+    lines = Grassmannian(3, 1)
+    across = torch.diag(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    v = lines.from_normal(across, torch.ones(2, dtype=torch.float64))
+    assert bool(v.isfinite().all())
+    assert float(lines.inner(across, v, v)) < 2 - 1e-3

@@ -18,7 +18,7 @@ from noisegan.errors import NoiseganError
 from noisegan.plugins.geometry.manifold import Manifold
 
 SHORT = {torch.float32: 1e-4, torch.float64: 1e-5}
-"""Length of a tangent vector below which Exp_x(v) is taken as x + v."""
+"""Length of a tangent vector below which Exp_x(v) is taken as x + v, and of a chord below which it is Log_x(y)."""
 _NOT_NEWS = ("logm result may be inaccurate, approximate err = .*e-0[6-9]", "Casting complex values to real")
 """What SciPy and torch say of logarithms of rotations that are right to the rounding of float32."""
 _LOCK = threading.RLock()
@@ -31,10 +31,11 @@ class GeomstatsSpace(Manifold):
     of its inputs and puts it back, under a lock: calls from several threads wait for each other, and a thread that
     makes tensors outside meanwhile can see the other default.
 
-    Exp_x(v) is x + v where |v| < 1e-4 (float64: 1e-5), as many spaces have no derivative or a wrong one at v = 0. The
-    first derivative is exact at zero, the curvature is missing from the second. geomstats is handed another, harmless
-    tangent vector for these points, so that nothing becomes NaN. What it gets wrong elsewhere stays wrong, such as
-    derivatives at positive definite matrices with equal eigenvalues: native manifolds have no such points.
+    Exp_x(v) is x + v where |v| < 1e-4 (float64: 1e-5), and Log_x(y) is y - x where that is as short, as many spaces
+    have no derivative or a wrong one there. The first derivative is exact, the curvature is missing from the second.
+    geomstats is handed something harmless for these points, so that nothing becomes NaN. What it gets wrong elsewhere
+    stays wrong, such as derivatives at positive definite matrices with equal eigenvalues: native manifolds have no such
+    points.
 
     What a space does not offer raises a NoiseganError that names it, when it is called.
 
@@ -69,15 +70,18 @@ class GeomstatsSpace(Manifold):
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
         x, v = torch.broadcast_tensors(x, v)
-        wide = torch.promote_types(v.dtype, torch.float32)
-        short = v.detach().to(wide).square().sum(self._trailing, keepdim=True) < SHORT[wide] ** 2
+        short = self._is_short(v)
         moved = self._call(
             "exp", lambda space, x, v: space.metric.exp(v, x), x, torch.where(short, self._harmless(x), v)
         )
         return torch.where(short, x + v, moved)
 
     def log(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._call("log", lambda space, x, y: space.metric.log(y, x), x, y)
+        x, y = torch.broadcast_tensors(x, y)
+        short = self._is_short(y - x)
+        away = self._call("exp", lambda space, x, v: space.metric.exp(v, x), x, self._harmless(x)).detach()
+        found = self._call("log", lambda space, x, y: space.metric.log(y, x), x, torch.where(short, away, y))
+        return torch.where(short, y - x, found)
 
     def injectivity_radius(self, x: Tensor) -> Tensor:
         def radius(space: Any, x: Tensor) -> Tensor:
@@ -143,7 +147,7 @@ class GeomstatsSpace(Manifold):
             space = self._space(like)
             fixed = (even, first) if len(self.point_shape) == 1 else (first, even)
             for candidate in (*fixed, *self._projections(space, first, even)):
-                if bool(torch.as_tensor(space.belongs(candidate)).all()):
+                if _belongs(space, candidate):
                     return candidate.to(torch.float64)
         raise NoiseganError(f"manifold {self.name!r}: no point to start from was found, which 'origin' needs")
 
@@ -151,6 +155,11 @@ class GeomstatsSpace(Manifold):
         with contextlib.suppress(NotImplementedError, AttributeError):
             for point in points:
                 yield space.projection(point[None])[0]
+
+    def _is_short(self, v: Tensor) -> Tensor:
+        """[..., 1, ...]"""
+        wide = torch.promote_types(v.dtype, torch.float32)
+        return v.detach().to(wide).square().sum(self._trailing, keepdim=True) < SHORT[wide] ** 2
 
     def _harmless(self, x: Tensor) -> Tensor:
         """A tangent vector that is not zero, of length about 0.01."""
@@ -185,6 +194,14 @@ class GeomstatsSpace(Manifold):
                 raise NoiseganError(f"manifold {self.name!r}: geomstats fails in {what!r}: {why}") from error
         kept: Tensor = result.to(given).reshape(points if values else (*points, *self.point_shape))
         return kept
+
+
+def _belongs(space: Any, point: Tensor) -> bool:
+    """Whether it is a point of the space; what a space cannot even ask (a matrix that it cannot invert) is none."""
+    try:
+        return bool(torch.as_tensor(space.belongs(point)).all())
+    except RuntimeError:
+        return False
 
 
 @contextmanager

@@ -88,7 +88,8 @@ class Grassmannian(Compact):
         """The frame of the origin P_0, blocks (0 B^T; B 0) / sqrt 2, turned by the shortest rotation that takes P_0 to
         P (Kato's direct rotation): the root of (2P - I)(2P_0 - I).
 
-        It cannot be continued to subspaces that hold a vector orthogonal to the first p axes.
+        It cannot be continued to subspaces that hold a vector orthogonal to the first p axes: directions are lost
+        there, and vectors are shorter than xi.
         """
         block = xi.unflatten(-1, (self.n - self.p, self.p)) / math.sqrt(2)  # B, [..., n - p, p]
         turn = self._turn(x)

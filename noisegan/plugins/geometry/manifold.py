@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, TypeAlias, Union
 
+import torch
 from torch import Tensor
 
 from noisegan.plugins.geometry.functions import tanhc_sqrt
@@ -81,6 +82,18 @@ class Manifold(ABC):
     def injectivity_radius(self, x: Tensor) -> Tensor:
         """How far from x geodesics stay shortest and unique: [...], infinite where they always do."""
 
+    def smooth_radius(self, x: Tensor) -> Tensor:
+        """What noise at x is held below: [...], at most the injectivity radius, and smooth in x to second order.
+
+        By default the injectivity radius itself; overridden where that has corners.
+        """
+        return self.injectivity_radius(x)
+
+    def feature_radius(self) -> float:
+        """Features shorter than this come back from `carry`: by default the injectivity radius at the origin."""
+        origin = self.origin(torch.zeros((), dtype=torch.float64))
+        return float(self.injectivity_radius(origin))
+
     @abstractmethod
     def origin(self, like: Tensor) -> Tensor:
         """The base point that features are counted from, [*point_shape], in the dtype and on the device of `like`."""
@@ -117,9 +130,9 @@ class Manifold(ABC):
         return s[(..., *(None,) * len(self.point_shape))] * v
 
     def limit(self, x: Tensor, v: Tensor, share: float = 0.99) -> Tensor:
-        """v shortened to less than `share` of the injectivity radius, smoothly: v tanh(t) / t with t = |v| / (share
-        radius). Even in v and the identity to second order, so it leaves both derivatives at v = 0 alone."""
-        rho = share * self.injectivity_radius(x)
+        """v shortened to less than `share` of the smooth radius: v tanh(t) / t with t = |v| / (share radius). Even in v
+        and the identity to second order, so it leaves both derivatives at v = 0 alone."""
+        rho = share * self.smooth_radius(x)
         return self.times(tanhc_sqrt(self.inner(x, v, v) / rho.square()), v)
 
     def tangent_noise(self, x: Tensor, e: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ c is 1 but for features that would lie beyond `far`: those are drawn in, and the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from noisegan.errors import NoiseganError
 from noisegan.plugins.geometry import manifold
 from noisegan.plugins.geometry.functions import tanhc_sqrt
 from noisegan.plugins.geometry.manifold import Manifold
+from noisegan.plugins.geometry.product import Product
 
 REACH = {"poincare_ball": 12.0, "hyperboloid": 12.0}
 """How far from the origin float32 keeps points and their way back; features take half of it, noise the other half."""
@@ -46,11 +48,13 @@ class Points:
     framed: bool
     injectivity_radius: float = math.inf
     """At the manifold's origin."""
+    feature_radius: float = math.inf
+    """See `Manifold.feature_radius`."""
 
     @property
     def flat(self) -> bool:
         """Noise is plain additive noise."""
-        return self.manifold is None or self.manifold.name == "euclidean"
+        return self.manifold is None or is_flat(self.manifold)
 
     @property
     def normals(self) -> int:
@@ -77,8 +81,8 @@ class Points:
 
     @property
     def far(self) -> float:
-        """Features are carried no further from the origin: half the injectivity radius there, or half the reach."""
-        return min(self.injectivity_radius, self.reach) / 2
+        """Features are carried no further from the origin: half the way that they come back from, or half the reach."""
+        return min(self.feature_radius, self.reach) / 2
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features [N, C, H, W] to those of points [N, G, d, H, W] and those left over [N, rest, H, W]."""
@@ -121,19 +125,51 @@ def points_of(expression: str, group: int | None, channels: int, *, framed: bool
         return Points(None, 0, channels, framed)
     origin = space.origin(torch.zeros(space.num_features, dtype=torch.float64))
     groups, rest = divmod(channels, space.num_features)
-    return Points(space, groups, rest, framed, float(space.injectivity_radius(origin)))
+    return Points(space, groups, rest, framed, float(space.injectivity_radius(origin)), space.feature_radius())
+
+
+def is_flat(space: Manifold) -> bool:
+    """Whether it is Euclidean space, or a product of such spaces."""
+    return all(map(is_flat, space.factors)) if isinstance(space, Product) else space.name == "euclidean"
 
 
 def check_points(expression: str, group: int | None) -> None:
     """Is this a manifold, and does the group make points of it? For validators of parameters.
 
+    A space of geomstats may be one that nothing can be trained on, as its logarithm is not differentiable, say. It is
+    tried with one point.
+
     Raises:
-        ValueError: as `points_of` raises NoiseganError.
+        ValueError: as `points_of` raises NoiseganError, or where a trial fails.
     """
     try:
-        points_of(expression, group, _ANY_SITE)
+        points = points_of(expression, group, _ANY_SITE)
+        if points.manifold is not None and points.manifold.tier == "geomstats":
+            _try_noise(expression, group)
     except NoiseganError as error:
         raise ValueError(str(error)) from None
+
+
+@cache
+def _try_noise(expression: str, group: int | None) -> None:
+    """Noise on one point, differentiated twice.
+
+    Raises:
+        NoiseganError: when that fails.
+    """
+    points = points_of(expression, group, _ANY_SITE)
+    assert points.manifold is not None
+    f = torch.linspace(0.1, 0.4, points.manifold.num_features, dtype=torch.float64).view(1, 1, -1, 1, 1)
+    e = torch.full_like(f[:, :, :1], 0.1).expand(1, 1, points.normals, 1, 1)
+    try:
+        out = move(replace(points, groups=1, rest=0), f.requires_grad_(), e, unit=1.0, radius=0.99)
+        (first,) = torch.autograd.grad(out.sum(), f, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), f) if first.requires_grad else (first,)
+    except (RuntimeError, NoiseganError) as error:
+        why = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise NoiseganError(f"nothing can be trained on it: {why}; take another manifold") from None
+    if not all(bool(t.isfinite().all()) for t in (out, first, second)):
+        raise NoiseganError("nothing can be trained on it: its derivatives are not finite; take another manifold")
 
 
 def _fixed(expression: str, group: int | None) -> Manifold:
@@ -183,7 +219,7 @@ def move(points: Points, f: Tensor, e: Tensor, *, unit: float, radius: float) ->
         f: features, [N, G, d, H, W].
         e: what v is made of, with its strength: [N, G, q, H, W], or one map for all, [N, 1, 1, H, W].
         unit: u, in which both are measured.
-        radius: |v| is held below this share of the injectivity radius, or of half the reach where that is less, by
+        radius: |v| is held below this share of the smooth radius, or of half the reach where that is less, by
             v <- v tanh(|v| / rho) rho / |v|.
 
     Returns:
@@ -195,7 +231,7 @@ def move(points: Points, f: Tensor, e: Tensor, *, unit: float, radius: float) ->
     distance = f.square().sum(-1, keepdim=True) / points.far**2
     c = (1 + distance**4) ** (-1 / 8)  # [N, G, H, W, 1]
     x, aside = space.carry(c * f)  # [N, G, H, W, *point_shape]
-    rho = (radius * space.injectivity_radius(x).clamp_max(points.reach / 2)).clamp_min(_LEAST_RADIUS)
+    rho = (radius * space.smooth_radius(x).clamp_max(points.reach / 2)).clamp_min(_LEAST_RADIUS)
     e = (e / unit).expand(f.shape[0], points.groups, -1, -1, -1).movedim(2, -1)  # [N, G, H, W, q or 1]
     e = e.expand(*e.shape[:-1], points.normals)
     if points.framed or type(space).tangent_noise is Manifold.tangent_noise:  # an isometry: |v| = |e|

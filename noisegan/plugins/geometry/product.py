@@ -95,6 +95,19 @@ class Product(VectorManifold):
         least: list[Tensor] = [M.injectivity_radius(part).amin(-1) for M, part in self._parts(x)]
         return functools.reduce(torch.minimum, least)
 
+    def smooth_radius(self, x: Tensor) -> Tensor:
+        """The least of those factors' whose radius is smooth as it is, and of (sum r^-4)^(-1/4) over the others, which
+        is smooth where two are equal."""
+        found = [(M, M.smooth_radius(part)) for M, part in self._parts(x)]
+        plain = [r.amin(-1) for M, r in found if type(M).smooth_radius is Manifold.smooth_radius]
+        varying = [r.pow(-4).sum(-1) for M, r in found if type(M).smooth_radius is not Manifold.smooth_radius]
+        together = [functools.reduce(torch.add, varying).pow(-0.25)] if varying else []
+        least: Tensor = functools.reduce(torch.minimum, plain + together)
+        return least
+
+    def feature_radius(self) -> float:
+        return min(M.feature_radius() for M, _ in self._runs)
+
     def origin(self, like: Tensor) -> Tensor:
         one = like.new_empty(0)
         return self.lay(

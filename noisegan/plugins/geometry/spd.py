@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from noisegan.plugins.geometry import spectral
-from noisegan.plugins.geometry.functions import tanhc_sqrt
 from noisegan.plugins.geometry.manifold import Aside
 from noisegan.plugins.geometry.matrices import (
     MatrixManifold,
@@ -52,6 +51,10 @@ class _SPD(MatrixManifold):
 
     def injectivity_radius(self, x: Tensor) -> Tensor:
         return x.new_full((), math.inf).expand(x.shape[:-2])
+
+    def feature_radius(self) -> float:
+        """exp and log of matrices undo each other everywhere, whatever the metric."""
+        return math.inf
 
     def origin(self, like: Tensor) -> Tensor:
         return eye(self.n, like)
@@ -209,11 +212,11 @@ class SPDBures(_SPD):
         return spectral.smallest(x).clamp_min(0).sqrt()
 
     @widened
-    def limit(self, x: Tensor, v: Tensor, share: float = 0.99) -> Tensor:
-        """As for any manifold, for the radius |P^-1|_F^(-1/2): smooth where eigenvalues meet, and less than the root of
-        the smallest eigenvalue by a factor of n^(1/4) at most."""
-        square = frobenius(*(torch.cholesky_inverse(_cholesky(x)),) * 2).rsqrt()
-        return self.times(tanhc_sqrt(self.inner(x, v, v) / (share**2 * square)), v)
+    def smooth_radius(self, x: Tensor) -> Tensor:
+        """|P^-1|_F^(-1/2): smooth where eigenvalues meet, and less than the root of the smallest eigenvalue by a factor
+        of n^(1/4) at most."""
+        inverse = torch.cholesky_inverse(_cholesky(x))
+        return frobenius(inverse, inverse) ** -0.25
 
     @widened
     def from_normal(self, x: Tensor, xi: Tensor) -> Tensor:

@@ -132,7 +132,8 @@ class Stiefel(Compact):
         """X A + X' B, the entries of A first and then those of B row by row.
 
         X' is what the reflection I - (O + X) (I + X_1^T)^(-1) (O + X)^T makes of the last n - p axes, where O is the
-        origin and X_1 the first p rows of X; it takes O to -X. Singular where X_1 has the eigenvalue -1.
+        origin and X_1 the first p rows of X; it takes O to -X. Singular where X_1 has the eigenvalue -1: vectors are
+        not finite there.
         """
         block = self._block(xi)[..., : self.p]
         return x @ block[..., : self.p, :] + self._others(x) @ block[..., self.p :, :]
@@ -153,7 +154,7 @@ class Stiefel(Compact):
         one = eye(self.n, x)
         both = one[:, : self.p] + x  # O + X
         lower = x[..., self.p :, :]
-        correction = torch.linalg.solve(both[..., : self.p, :].mT, lower.mT)  # (I + X_1^T)^-1 X_2^T
+        correction = torch.linalg.solve_ex(both[..., : self.p, :].mT, lower.mT)[0]  # (I + X_1^T)^-1 X_2^T
         others: Tensor = one[:, self.p :] - both @ correction
         return others
 
