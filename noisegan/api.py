@@ -104,10 +104,15 @@ class NoiseSite:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSite:
-    """The image that the discriminator sees: [N, channels, resolution, resolution] in [-1, 1]."""
+    """The image that the discriminator sees: [N, channels, resolution, resolution] in [-1, 1].
+
+    `deviation` is the standard deviation of the data's pixel values in [-1, 1] over all pixels and channels, about the
+    overall mean: one number for the run, whatever image is met. 1 where no data are known.
+    """
 
     resolution: int
     channels: int
+    deviation: float = 1.0
 
 
 class NoiseSource(Protocol):
@@ -135,7 +140,11 @@ class Injector(nn.Module, ABC):
     """
 
     def set_progress(self, fraction: float) -> None:
-        """Called before each training step with the share of training done, 0 to 1."""
+        """Called before each training step with the share of training done, 0 to 1.
+
+        A schedule is kept in a buffer and changed in place: a CUDA graph would go on with the value of a Python number,
+        or of a tensor that has been replaced.
+        """
 
     def regularise(self, noise: Tensor) -> Tensor | None:
         """In inversion, where the noise of the generator is optimised: a penalty that is small where noise is as drawn

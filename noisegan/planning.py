@@ -114,6 +114,9 @@ def resolve_with_data(plan: Plan, dataset: ImageDataset, plugins: Plugins) -> tu
             f"the run {plan.resumed} was trained on other data ({plan.saved['pairing_data']}) than {path} holds now "
             f"({options['pairing_data']}): give the same data with --data"
         )
+    if any(strategy.spec.image is not None for strategy in plan.strategies):
+        saved = plan.saved.get("dataset", {})
+        data["deviation"] = saved["deviation"] if "deviation" in saved else dataset.deviation()
     return config, options
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from training import SMALL
 
 import noisegan
 from noisegan.api import ImageInjector, ImageSite
-from noisegan.core.checkpoint import snapshots
+from noisegan.core.checkpoint import read_facts, snapshots
 from noisegan.core.config import TrainConfig, networks
-from noisegan.core.data import open_dataset
+from noisegan.core.data import dataset, open_dataset
 from noisegan.core.distributed import World
 from noisegan.core.images import to_float
 from noisegan.core.phases import RealBatch, TrainingStep
@@ -123,7 +124,22 @@ def test_noise_in_units_of_contrast(plugins: Plugins) -> None:
     np.testing.assert_allclose(out, x.numpy() + 0.5 * spread(x.numpy()) * E.numpy(), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("unit", ["pixel", "contrast"])
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_noise_in_units_of_the_data_is_one_constant_for_all_images(plugins: Plugins, fraction: float) -> None:
+    (strategy,) = plugins.parse("instance(start=0.5, end=0.1, unit=data)")
+    assert strategy.spec.image is not None
+    site = ImageSite(resolution=R, channels=C, deviation=0.37)
+    module = strategy.spec.image(site, strategy.params).double()
+    module.set_progress(fraction)
+    for images in (X, 0.01 * X, torch.zeros_like(X)):
+        noise = module(images, E).numpy() - images.numpy()
+        np.testing.assert_allclose(noise, (0.5 - 0.4 * fraction) * 0.37 * E.numpy(), rtol=0, atol=1e-15)
+    assert torch.equal(
+        injector(plugins, "instance(unit=data)")(X, E), injector(plugins, "instance")(X, E)
+    )  # unknown: 1
+
+
+@pytest.mark.parametrize("unit", ["pixel", "data", "contrast"])
 def test_no_noise_at_all_at_zero(plugins: Plugins, unit: str) -> None:
     module = injector(plugins, f"instance(unit={unit}, until=0.5)").double()
     assert not torch.equal(module(X, E), X)
@@ -170,6 +186,41 @@ def test_the_strength_is_a_function_of_progress_alone(plugins: Plugins) -> None:
     assert [name for name, _ in a.named_parameters()] == []
 
 
+# the deviation of the data
+
+
+@pytest.mark.parametrize(("memory", "workers"), [(2**30, 2), (0, 2), (0, 0)])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_deviation_of_data_is_numpys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int, workers: int, mirror: bool
+) -> None:
+    """Over pixels, channels and images about one mean, in [-1, 1], as the images are after the resize."""
+    monkeypatch.setattr(dataset, "MEMORY_LIMIT", memory)
+    pixels = np.random.default_rng(3).integers(40, 200, size=(5, 16, 16, 3), dtype=np.uint8)
+    pixels[..., 1] //= 2
+    np.save(tmp_path / "x.npy", pixels)
+    whole = open_dataset(tmp_path / "x.npy", workers=workers, mirror=mirror)
+    assert whole.deviation() == pytest.approx(np.std(pixels.astype(np.float64) / 127.5 - 1), rel=1e-12)
+    small = open_dataset(tmp_path / "x.npy", workers=workers, mirror=mirror, resolution=8, resize="box")
+    assert small.deviation() == pytest.approx(float(to_float(small.images(range(5))).double().std(correction=0)), 1e-6)
+    assert small.deviation() < 0.8 * whole.deviation()
+
+
+def test_deviation_of_a_large_set_is_that_of_images_spread_evenly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "MEASURED", 4)
+    pixels = np.random.default_rng(3).integers(256, size=(10, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    expected = np.std(pixels[[0, 2, 5, 7]].astype(np.float64) / 127.5)
+    assert open_dataset(tmp_path / "x.npy", mirror=True).deviation() == pytest.approx(expected, rel=1e-12)
+
+
+def test_deviation_of_data_of_one_value_is_zero(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.full((3, 8, 8), 77, np.uint8))
+    assert open_dataset(tmp_path / "x.npy").deviation() == 0
+
+
 # in training
 
 
@@ -212,5 +263,29 @@ def test_training_follows_the_schedule(tmp_path: Path) -> None:
     assert snapshot_strengths(run, "image.instance.strength") == pytest.approx(expected, abs=1e-7)
 
 
-def test_a_resumed_run_anneals_to_the_same_bits(tmp_path: Path) -> None:
-    resumed_equals_unbroken("instance(schedule=cosine, unit=contrast)", tmp_path)
+def test_a_run_measures_its_data_and_records_the_number(tmp_path: Path) -> None:
+    options: dict[str, Any] = SMALL | {"quiet": True, "plugins": Plugins(entry_points=False)}
+    noise = "instance(start=0.4, schedule=constant, unit=data)"
+    run = noisegan.train(**options, outdir=str(tmp_path / "a"), noise=noise)
+    digits = open_dataset("digits", resolution=8)
+    deviation = np.std(digits.images(range(len(digits))).numpy() / 127.5)
+    for recorded in (json.loads((run / "training_options.json").read_text()), read_facts(snapshots(run)[0])):
+        assert recorded["dataset"]["deviation"] == pytest.approx(deviation, rel=1e-12)
+    assert snapshot_strengths(run, "image.instance.strength") == pytest.approx([0.4 * deviation] * 4, rel=1e-6)
+    plain = noisegan.train(**options | {"kimg": 0.04}, outdir=str(tmp_path / "b"), noise="additive + roth")
+    assert "deviation" not in read_facts(snapshots(plain)[0])["dataset"]  # nothing to know it for
+
+
+def test_a_resumed_run_keeps_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it would be measured otherwise."""
+    options: dict[str, Any] = {"quiet": True, "plugins": Plugins(entry_points=False)}
+    run = noisegan.train(**options, **SMALL | {"kimg": 0.04}, outdir=str(tmp_path), noise="instance(unit=data)")
+    before = read_facts(snapshots(run)[0])["dataset"]["deviation"]
+    monkeypatch.setattr(dataset.ImageDataset, "deviation", lambda self: 9.0)
+    noisegan.train(**options, resume=run, kimg=0.08)
+    assert [read_facts(path)["dataset"]["deviation"] for path in snapshots(run)] == [before] * 2
+
+
+@pytest.mark.parametrize("unit", ["data", "contrast"])
+def test_a_resumed_run_anneals_to_the_same_bits(unit: str, tmp_path: Path) -> None:
+    resumed_equals_unbroken(f"instance(schedule=cosine, unit={unit})", tmp_path)

@@ -6,7 +6,8 @@
 One trained generator without noise is given each strategy in turn, with a strength that can be seen, and the same
 latent. Upper row: a feature map at `SITE` before, after, and the difference (red up, blue down). Lower row: the image
 with noise off, with noise, and the deviation over `DRAWS` draws. Strategies of the discriminator's input show a real
-image instead; a penalty shows where it acts.
+image instead, at the start and half-way where their noise follows the share of training done, and else (`filtering`)
+as they start; a penalty shows where it acts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 import noisegan
-from noisegan.api import Strategy
+from noisegan.api import Injector, Strategy
 from noisegan.core.data import open_dataset
 from noisegan.core.generator import Generator
 from noisegan.core.images import to_float
@@ -56,7 +57,7 @@ STRATEGIES = {
 def main(network: Path, only: tuple[str, ...], outdir: Path) -> None:
     plugins = Plugins(entry_points=False)
     snapshot = noisegan.load(network)
-    names = only or sorted(plugins.strategies.keys() - {"none"})
+    names = only or sorted(plugins.strategies)
     for name in names:
         (strategy,) = plugins.parse(STRATEGIES.get(name, name))
         figure = picture(snapshot, strategy)
@@ -116,19 +117,22 @@ def _at_the_discriminator(snapshot: noisegan.facade.Snapshot, strategy: Strategy
     real = to_float(open_dataset(config["data"], **shown).images(torch.tensor([7])))
     z = Streams(SEED)["picture/z"].source(ids=[0]).normal(snapshot.G_ema.z_dim)
     fake = snapshot.G_ema(z, noise="frozen").detach()
-    figure, axes = plt.subplots(2, 3, figsize=(6, 4.3), layout="constrained")
+    shares = {"0% of training": 0.0, "50% of training": 0.5}
+    if all(type(injector).set_progress is Injector.set_progress for injector in image_injectors.values()):
+        shares = {"with untrained noise": 0.0}
+    columns = 3 if penalties else 1 + len(shares)
+    figure, axes = plt.subplots(2, columns, figsize=(2 * columns, 4.3), layout="constrained")
     for row, images, what in ((0, real, "real"), (1, fake, "generated")):
         _image(axes[row, 0], images[0], what)
-        if image_injectors:
-            for column, share in ((1, 0.0), (2, 0.5)):
-                (injector,) = image_injectors.values()
+        for injector in image_injectors.values():
+            for column, (when, share) in enumerate(shares.items(), start=1):
                 injector.set_progress(share)
                 source = Streams(SEED)["picture/image"].source(ids=range(CANDIDATES))
                 same = images.expand(CANDIDATES, -1, -1, -1)
                 with torch.no_grad():
                     noisy = injector(same, injector.draw(source))
                 most = int((noisy - same).square().flatten(1).sum(dim=1).argmax())
-                _image(axes[row, column], noisy[most], f"{share:.0%} of training")
+                _image(axes[row, column], noisy[most], when)
         if penalties:
             x = images.clone().requires_grad_()
             psi = snapshot.D(x, torch.zeros(1, 0))

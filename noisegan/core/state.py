@@ -37,6 +37,7 @@ class TrainState:
         strategies: noise strategies in order of application.
         data: what identifies the data for the pairing certificate.
         device: where to train.
+        deviation: of the data's pixels, for `ImageSite`.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class TrainState:
         *,
         data: str,
         device: torch.device,
+        deviation: float = 1.0,
     ) -> None:
         self.G = Generator(**networks["G"], noise=strategies)
         self.D = Discriminator(**networks["D"])
-        self.image, self.penalty = run_injectors(strategies, networks["G"], config.seed)
+        self.image, self.penalty = run_injectors(strategies, networks["G"], config.seed, deviation)
         weights = shared_weights_hash({"G": self.G, "D": self.D})
         self.certificate = PairingCertificate(seed=config.seed, data=data, initial_weights=weights)
         for network in (self.G, self.D):
@@ -164,10 +166,10 @@ def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def run_injectors(
-    strategies: Sequence[Strategy], generator: dict[str, Any], seed: int
+    strategies: Sequence[Strategy], generator: dict[str, Any], seed: int, deviation: float = 1.0
 ) -> tuple[nn.ModuleDict, nn.ModuleDict]:
     """The image and penalty injectors of a run, by label."""
-    site = ImageSite(resolution=generator["resolution"], channels=generator["img_channels"])
+    site = ImageSite(resolution=generator["resolution"], channels=generator["img_channels"], deviation=deviation)
     image, penalty = nn.ModuleDict(), nn.ModuleDict()
     for strategy in strategies:
         if strategy.spec.image is not None:

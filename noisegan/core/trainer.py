@@ -69,7 +69,12 @@ class Trainer:
         self.streams = Streams(config.seed)
         self.batch: int = config.need("batch")
         self.state = TrainState(
-            config, self.options["networks"], strategies, data=self.options["pairing_data"], device=world.device
+            config,
+            self.options["networks"],
+            strategies,
+            data=self.options["pairing_data"],
+            device=world.device,
+            deviation=self.options["dataset"].get("deviation", 1.0),
         )
         self.step = TrainingStep(self.state, config, dataset, self.streams, world)
         if use_graphs(config.graphs, world):

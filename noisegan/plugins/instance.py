@@ -9,12 +9,12 @@ distributions stays the same. s is annealed, as the blurred distributions being 
 being equal only in degree.
 
     unit=pixel:     u = 1, so s is in units of pixels in [-1, 1]
+    unit=data:      u = standard deviation of the data set's pixels, over all of them and all channels
     unit=contrast:  u = sqrt(mean over C, H, W of (img - mean img)^2 + (2 / 255)^2), per image
 
-`contrast` matches the variance of the noise to that of the image: s is a noise-to-signal ratio, the same for pale and
-for bold data. An image may look at itself alone (real and generated images meet the same rule, and a batch may be
-split anywhere), so it is the image's own spread and not the data set's. A flat image gets noise as if its spread were
-one grey level of 8 bits.
+`data` matches the variance of the noise to that of the data: s is a noise-to-signal ratio, the same for pale and for
+bold data, and u one constant for real and generated images (`ImageSite.deviation`). `contrast` matches it to each
+image's own; a flat image gets noise as if its spread were one grey level of 8 bits.
 """
 
 from __future__ import annotations
@@ -31,28 +31,31 @@ from noisegan.plugins.schedules import AnnealedParams, Annealing
 _GREY_LEVEL = 2 / 255
 """One grey level of 8 bits, in pixels of [-1, 1]."""
 
-Unit = Literal["pixel", "contrast"]
+Unit = Literal["pixel", "data", "contrast"]
 
 
 class InstanceParams(AnnealedParams):
     start: float = Field(0.1, ge=0, le=10, description="standard deviation s of the noise at the start")
     end: float = Field(0.0, ge=0, le=10, description="s from `until` on; at 0 images are as they are")
-    unit: Unit = Field("pixel", description="of s: pixels in [-1, 1], or each image's own contrast")
+    unit: Unit = Field(
+        "pixel", description="of s: pixels in [-1, 1], the data's standard deviation, or each image's own contrast"
+    )
 
 
 class InstanceNoise(ImageInjector):
-    """Nothing is learned. The buffer `strength`, s, [], changes in `set_progress` only."""
+    """Nothing is learned. The buffer `strength`, [], s u (for `contrast` s alone), changes in `set_progress` only."""
 
     def __init__(self, site: ImageSite, *, annealing: Annealing, unit: Unit) -> None:
         super().__init__()
         self.shape = (site.channels, site.resolution, site.resolution)
         self.annealing = annealing
         self.unit = unit
-        self.register_buffer("strength", torch.tensor(annealing(0.0)))
+        self.scale = site.deviation if unit == "data" else 1.0
+        self.register_buffer("strength", torch.tensor(self.scale * annealing(0.0)))
         self.strength: Tensor
 
     def set_progress(self, fraction: float) -> None:
-        self.strength.fill_(self.annealing(fraction))
+        self.strength.fill_(self.scale * self.annealing(fraction))
 
     def draw(self, source: NoiseSource) -> Tensor:
         return source.normal(*self.shape)  # [N, C, H, W]
