@@ -6,13 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from comparing import TRAIN, Inline, run_here, small
 
 from noisegan.compare import runner
-from noisegan.core.checkpoint import find_snapshot
+from noisegan.core.checkpoint import find_snapshot, read_facts, read_tensors
+from noisegan.core.config import TrainConfig
+from noisegan.core.state import TrainState
 from noisegan.manager import Plugins
+from noisegan.planning import saved_strategies
 
-NAMES = ["none", *sorted(Plugins(entry_points=False).strategies.keys() - {"none"})]
+PLUGINS = Plugins(entry_points=False)
+NAMES = ["none", *sorted(PLUGINS.strategies.keys() - {"none"})]
+NOTHING_LEARNED = {"none", "dropout", "instance", "roth"}
 VARIANTS = [
     *NAMES,
     "additive + latent_chunks + instance + roth",
@@ -39,6 +45,29 @@ def test_all_are_trained_scored_and_reported(done: Path) -> None:
     page = (done / "report" / "index.html").read_text()
     for name in NAMES:
         assert name in page
+
+
+@pytest.mark.slow
+def test_each_moves_what_it_learns(done: Path) -> None:
+    """Of every variant and each strategy in it, something in the last snapshot is not what the same run starts with."""
+    moved = set()
+    for run in (path for path in (done / "runs").iterdir() if path.is_dir()):
+        snapshot = find_snapshot(run)
+        facts = read_facts(snapshot)
+        strategies = saved_strategies(run, facts, PLUGINS)
+        config = TrainConfig(outdir="", **facts["config"])
+        state = TrainState(config, facts["networks"], strategies, data="", device=torch.device("cpu"))
+        learned = {id(p) for injector in state.injectors() for p in injector.parameters()}
+        named = {name: p for side in state.named.values() for name, p in side.items() if id(p) in learned}
+        end = read_tensors(snapshot)
+        for strategy in strategies:
+            own = [name for name in named if strategy.name in name.split(".")]
+            assert bool(own) == (strategy.name not in NOTHING_LEARNED), strategy
+            if own:
+                assert any(not torch.equal(named[name], end[name]) for name in own), f"{run.name}: {strategy}"
+                moved.add(strategy.name)
+    assert moved == set(NAMES) - NOTHING_LEARNED
+    assert len(moved) >= 11
 
 
 @pytest.mark.slow

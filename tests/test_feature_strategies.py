@@ -172,6 +172,17 @@ def test_multiplicative_is_the_map_times_one_plus_r_e(
 # dropout
 
 
+@pytest.mark.parametrize("rate", [0.2, 0.5, 0.75])  # whose e is exact in the float32 of draws
+@pytest.mark.parametrize(("unit", "shape"), [("element", (C, R, R)), ("channel", (C, 1, 1)), ("pixel", (1, R, R))])
+def test_dropout_is_the_map_times_what_is_kept(
+    plugins: Plugins, unit: str, shape: tuple[int, ...], rate: float
+) -> None:
+    module = injector(plugins, f"dropout(rate={rate}, unit={unit})")
+    b = Streams(8)["e"].source(ids=range(N)).uniform(*shape).double().numpy() >= rate
+    assert 0 < b.mean() < 1
+    np.testing.assert_allclose(output(module, X, drawn(module)), X.numpy() * b / (1 - rate), rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize(("unit", "shape"), [("element", (C, R, R)), ("channel", (C, 1, 1)), ("pixel", (1, R, R))])
 def test_dropout_drops_a_share_and_keeps_the_mean(plugins: Plugins, unit: str, shape: tuple[int, ...]) -> None:
     module = injector(plugins, f"dropout(rate=0.2, unit={unit})")

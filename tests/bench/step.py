@@ -10,7 +10,8 @@ from bench.measure import medians
 from bench.worker import Candidate, Worker
 from bench.workload import Times, batch_of
 
-STRATEGIES = ("none", "additive", "fuzzy")
+STRATEGIES = ("none", "additive", "fuzzy", "instance", "roth", "filtering")
+"""Those of the generator beyond these: `bench.generator`. The last three cost in the discriminator's phases."""
 
 
 def run(
@@ -46,7 +47,7 @@ def strategies(
     rounds: int,
     tell: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """A row per size, precision and built-in strategy, with its overhead over `none` in training and sampling."""
+    """A row per size, precision and one of `STRATEGIES`, with its overhead over `none` in training and sampling."""
     for size in sizes:
         for precision in precisions:
             candidates = [
