@@ -1,7 +1,7 @@
 # On a fresh machine one of these is all the set-up there is:
 #   make demo   a small comparison of noise strategies, with its report
 #   make test   lint, types, import directions, tests
-#   make bench  how fast operations, training and sampling are here (some twenty minutes; docs/performance.md)
+#   make bench  how fast operations, training and sampling are here (an hour or more; docs/performance.md)
 PYTHON ?= python3
 BIN := .venv/bin
 
