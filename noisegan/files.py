@@ -106,12 +106,14 @@ def write_json(path: str | Path, data: Any) -> None:
 def cache_folder() -> Path:
     """Where noisegan keeps what it can make again: $NOISEGAN_CACHE, else ~/.cache/noisegan. It may not exist yet.
 
+    A relative path is one below the folder that is current now; the result is absolute.
+
     Raises:
         NoiseganError: when it begins with the home folder of a user that the system does not know.
     """
     chosen = os.environ.get("NOISEGAN_CACHE") or "~/.cache/noisegan"
     try:
-        return Path(chosen).expanduser()
+        return Path(chosen).expanduser().absolute()
     except RuntimeError:
         raise NoiseganError(
             f"noisegan's cache {chosen} cannot be found: the system knows no such home folder; "

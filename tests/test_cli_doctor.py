@@ -15,7 +15,7 @@ from torch import Tensor
 import noisegan
 from noisegan.cli import cli
 from noisegan.errors import NoiseganError
-from noisegan.ext import bias_act, build, cache, doctor, load, toolchain, upfirdn2d
+from noisegan.ext import bias_act, build, cache, doctor, load, nvrtc, toolchain, upfirdn2d
 
 OPS = ["bias_act", "noise_bias_act", "philox_bits", "philox_normal", "philox_uniform", "scale_channels", "upfirdn2d"]
 COMPILER = next(toolchain.compilers(), None)
@@ -75,12 +75,31 @@ def test_doctor_in_json() -> None:
     assert sorted(test["op"] for test in found["self_tests"] if test["device"] == "cpu") == OPS
     for test in found["self_tests"]:
         assert test["passed"]
-        assert test["backend"] == found["backends"][test["device"].split(":")[0]]["backend"]
+        assert test["backend"] == found["backends"][test["device"]]["backend"]
     if COMPILER is not None and "NOISEGAN_EXT" not in os.environ:
         assert found["backends"]["cpu"]["backend"] == "native"
         [entry] = [e for e in found["cache"]["entries"] if e["file"] == str(build.cpu_library())]
         assert entry["key"]["torch"] == torch.__version__
         assert 0 < entry["bytes"] <= found["cache"]["bytes"]
+
+
+def test_doctor_tells_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(device: torch.device) -> load.Choice:
+        if str(device) == "cuda:1":
+            raise NoiseganError("no NVRTC")
+        return load.Choice(None, f"of {device}")
+
+    monkeypatch.setattr(load, "choose", choose)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(doctor, "_describe", lambda device: {"device": str(device), "name": "one"})
+    monkeypatch.setattr(doctor, "self_tests", lambda device, backend, why: [])
+    lines = run("doctor").output.splitlines()
+    start = lines.index(f"Backends (NOISEGAN_EXT={os.environ.get('NOISEGAN_EXT') or 'auto'})")
+    assert lines[start + 1 : start + 4] == [
+        "  cpu     reference: of cpu",
+        "  cuda:0  reference: of cuda:0",
+        "  cuda:1  ERROR: no NVRTC",
+    ]
 
 
 def _small_error(x: Tensor, *arguments: object, **options: object) -> Tensor:
@@ -154,13 +173,14 @@ def test_build_for_gpus(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return cache.folder() / "image"
 
     monkeypatch.setattr(build, "cuda_image", image)
+    monkeypatch.setattr(toolchain, "cuda_toolkit", lambda: toolchain.Tool(("nvcc",), "13.0"))
     result = run("ext", "build", "--arch", "sm_80", "--arch", "12.0")
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["CPU", "sm_80", "sm_120"]
     assert asked == [(8, 0), (12, 0)]
+    assert " by nvcc  " in result.stdout
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
-    monkeypatch.setattr(toolchain, "cuda_toolkit", lambda: toolchain.Tool(("nvcc",), "13.0"))
     run("ext", "build")
     assert asked[2:] == [(9, 0)]
     monkeypatch.setattr(toolchain, "cuda_toolkit", lambda: None)
@@ -168,11 +188,34 @@ def test_build_for_gpus(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(asked) == 3
 
 
+def test_without_nvcc_nvrtc_builds_for_an_architecture_that_is_named(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_text(source: Path, flags: tuple[str, ...], log: Path) -> bytes:
+        return flags[-1].encode()
+
+    (sources / "kernels.cu").write_text("// kernels")
+    monkeypatch.setattr(toolchain, "cuda_toolkit", lambda: None)
+    monkeypatch.setattr(nvrtc, "version", lambda: "13.0")
+    monkeypatch.setattr(nvrtc, "target_of", lambda capability: "sm_90")
+    monkeypatch.setattr(nvrtc, "compile_text", compile_text)
+    result = run("ext", "build", "--arch", "sm_90")
+    assert result.exit_code == 0, result.output
+    name, path, _ = result.stdout.splitlines()[1].split("  ")
+    assert name == "sm_90 by NVRTC, as there is no nvcc"
+    assert Path(path).read_bytes() == b"--gpu-architecture=sm_90"
+    monkeypatch.setattr(nvrtc, "compile_text", None)  # the first use on a GPU finds it
+    assert nvrtc.compile_image((9, 0)) == b"--gpu-architecture=sm_90"
+    monkeypatch.setattr(build, "built_cuda_image", lambda capability: Path(path))  # on another machine
+    assert run("ext", "build", "--arch", "sm_90").stdout.splitlines()[1].startswith("sm_90 by nvcc  ")
+
+
 def test_build_goes_on_after_a_failure_and_tells_it(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (sources / "cpu.cpp").write_text("broken")
+    monkeypatch.setattr(toolchain, "cuda_toolkit", lambda: toolchain.Tool(("nvcc",), "13.0"))
     monkeypatch.setattr(build, "cuda_image", lambda capability: cache.folder() / "image")
     result = run("ext", "build", "--arch", "90")
-    assert result.stdout.startswith("sm_90  ")
+    assert result.stdout.startswith("sm_90 by nvcc  ")
     assert isinstance(result.exception, NoiseganError)
     assert str(result.exception).startswith("CPU: noisegan's operations could not be compiled by ")
     refused = run("ext", "build", "--arch", "hopper").exception

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
-from noisegan.ext import nvrtc, toolchain
+from noisegan.ext import build, nvrtc, toolchain
 from noisegan.ext.build import CSRC, NVCC_FLAGS, BuildError
 from noisegan.ext.params import DTYPES, KERNELS, Philox
 
@@ -49,8 +50,11 @@ def assert_within_limits(found: dict[str, int]) -> None:
         assert count <= (128 if name.endswith("float64") else REGISTERS[kernel]), (name, count)
 
 
+needs_nvcc = pytest.mark.skipif(toolchain.cuda_toolkit() is None, reason="there is no nvcc")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(toolchain.cuda_toolkit() is None, reason="there is no nvcc")
+@needs_nvcc
 def test_nvcc_compiles_every_kernel_within_its_registers(tmp_path: Path) -> None:
     def compiled(architecture: str) -> str:
         nvcc = toolchain.cuda_toolkit()
@@ -66,6 +70,22 @@ def test_nvcc_compiles_every_kernel_within_its_registers(tmp_path: Path) -> None
             found = registers(said)
             assert set(found) == ENTRIES
             assert_within_limits(found)
+
+
+@needs_nvcc
+@pytest.mark.parametrize("place", ["relative", "the $cache: 'here'", "$(false)"])
+def test_nvcc_builds_into_a_cache_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """nvcc hands the folder of what it needs in between to a shell."""
+    (tmp_path / "kernels.cu").write_text('extern "C" __global__ void small(int* x) { *x = 1; }\n', encoding="utf-8")
+    monkeypatch.setattr(build, "CSRC", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOISEGAN_CACHE", place)
+    path = build.cuda_image((9, 0))
+    assert path.is_relative_to(tmp_path / place)
+    assert path.read_bytes().startswith(b"\x7fELF")
+    assert {file.name for file in path.parent.iterdir()} == {
+        *(path.name, "key.json", "build.log", "build.ninja", ".ninja_log")
+    }
 
 
 @needs_nvrtc
@@ -142,7 +162,15 @@ def test_missing_headers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         nvrtc.compile_text(CSRC / "kernels.cu", (), tmp_path / "log")
 
 
-def test_without_cuda_bindings_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cuda", "package"), [("12.8", "cuda-bindings~=12.0"), ("13.0", "cuda-bindings~=13.0"), (None, "cuda-bindings")]
+)
+def test_without_cuda_bindings_the_cure_is_named(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, package: str
+) -> None:
+    """In the major version of torch's CUDA: that for another looks for another NVRTC."""
     monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
-    with pytest.raises(BuildError, match="the package cuda-bindings is missing; pip install cuda-bindings"):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    with pytest.raises(BuildError) as error:
         nvrtc.version()
+    assert str(error.value) == f"the package cuda-bindings is missing; pip install {package}"

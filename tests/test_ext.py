@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from noisegan.ext import bias_act, upfirdn2d
+from noisegan.ext import bias_act, functional, reference, upfirdn2d
 
 RNG = np.random.default_rng(7)
 ASYMMETRIC = RNG.normal(size=(3, 4))
@@ -113,6 +115,38 @@ def test_upfirdn2d_has_first_and_second_gradients(up: int, down: int, flip: bool
 
     assert torch.autograd.gradcheck(call, (x, f))
     assert torch.autograd.gradgradcheck(call, (x, f))
+
+
+def test_a_filter_learns_by_plain_pytorch_and_only_while_it_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, f, plain = torch.zeros(1, 1, 4, 4), torch.ones(2, requires_grad=True), []
+    monkeypatch.setattr(functional, "reference", SimpleNamespace(upfirdn2d=lambda *how: plain.append(how)))
+    upfirdn2d(x, f)
+    with torch.no_grad():
+        assert upfirdn2d(x, f).shape == (1, 1, 3, 3)
+    assert len(plain) == 1
+
+
+class Convolutions(TorchFunctionMode):
+    """Notes the types of the maps and filters that are convolved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[set[torch.dtype]] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (F.conv2d, F.conv_transpose2d):
+            self.seen.append({args[0].dtype, args[1].dtype})
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("up", [1, 2])
+def test_plain_resampling_of_sixteen_bits_is_rounded_once_on_every_device(dtype: torch.dtype, up: int) -> None:
+    """Seen on a device that computes nothing: what a GPU would be asked for."""
+    x, f = torch.empty(1, 2, 6, 6, dtype=dtype, device="meta"), torch.empty(4, device="meta")
+    with Convolutions() as convolutions:
+        assert reference.upfirdn2d(x, f, up, 1, (2, 1, 2, 1), False, 1.5).dtype == dtype
+    assert convolutions.seen == [{torch.float32}]
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (2, 4, 3, 5)])

@@ -13,8 +13,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,6 +193,29 @@ def test_a_sweep_spares_the_living(tmp_path: Path) -> None:
     assert list(root.iterdir()) == []
 
 
+def test_a_sweep_spares_a_lock_that_changes_hands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder lets it go, and another builder takes it, between the sweep's opening it and locking it."""
+    root = cache.folder()
+    (root / ".x.1234").mkdir(parents=True)
+    lock, flock = root / ".x.lock", cache._flock
+    lock.touch()
+    living = ExitStack()
+
+    def in_between(handle: int) -> bool | None:
+        monkeypatch.setattr(cache, "_flock", flock)
+        lock.unlink()
+        living.enter_context(cache._locked(lock))
+        return flock(handle)
+
+    monkeypatch.setattr(cache, "_flock", in_between)
+    with living:
+        cache._sweep(root)
+        assert cache._flock is flock
+        assert sorted(hidden()) == [".x.1234", ".x.lock"]
+    cache._sweep(root)
+    assert hidden() == []
+
+
 def test_a_builder_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "LOCK_LIMIT_S", 0.1)
     cache.folder().mkdir(parents=True)
@@ -224,7 +249,21 @@ def test_an_entry_that_lost_its_file_is_made_again() -> None:
     assert cache.entries() == []
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-100] + bytes(100)])
+def test_an_entry_that_was_damaged_is_made_again(damage: Callable[[bytes], bytes]) -> None:
+    path = build.cpu_library()
+    content = path.read_bytes()
+    path.unlink()  # where it is loaded it stays as it was
+    path.write_bytes(damage(content))
+    [entry] = cache.entries()
+    assert not entry.intact
+    assert cache.find(path.name, entry.key_parts) is None
+    assert build.cpu_library() == path
+    assert path.read_bytes() == content
+    assert cache.find(path.name, entry.key_parts) == path
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES])
 @pytest.mark.usefixtures("private")
 def test_a_cache_that_cannot_be_written_means_a_build_for_this_process(
     number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -246,13 +285,15 @@ def test_a_cache_that_cannot_be_written_means_a_build_for_this_process(
     assert "(NOISEGAN_CACHE)" in caplog.messages[0]
 
 
+@pytest.mark.parametrize("reason", ["No space left on device", "Disk quota exceeded"])
 @pytest.mark.usefixtures("private")
-def test_a_disk_that_fills_while_compiling_is_left_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_while_compiling_is_left_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
     real = next(toolchain.compilers()).command[0]
     script = tmp_path / "full"
     script.write_text(
-        "#!/bin/sh\n"
-        f'case "$PWD" in "{tmp_path}"*) echo "fatal error: x.s: No space left on device" >&2; exit 1;; esac\n'.replace(
+        f'#!/bin/sh\ncase "$PWD" in "{tmp_path}"*) echo "fatal error: x.s: {reason}" >&2; exit 1;; esac\n'.replace(
             "$cache", "\\$cache"
         )
         + f'exec {real} "$@"\n'
@@ -262,7 +303,7 @@ def test_a_disk_that_fills_while_compiling_is_left_for_another(tmp_path: Path, m
     assert answer(build.cpu_library()) == 42
     monkeypatch.setattr(cache, "_private_folder", lambda: tmp_path / "private")
     (tmp_path / "private").mkdir()
-    with pytest.raises(NoiseganError, match=r"cannot write .*/private: No space left on device; free some space"):
+    with pytest.raises(NoiseganError, match=f"cannot write .*/private: {reason}; free some space"):
         build.cpu_library()
 
 
@@ -295,8 +336,9 @@ def test_without_a_compiler_what_was_built_before_is_used(monkeypatch: pytest.Mo
     assert build.cpu_library() == path
     cache.clean()
     assert refused() == "there is no C++ compiler (g++, clang++ or c++); install one, for example with apt install g++"
-    monkeypatch.setenv("CXX", "no-such-compiler -x")
-    assert refused() == "the C++ compiler CXX=no-such-compiler -x does not run; mend or unset CXX"
+    for command in ("no-such-compiler -x", 'g++ "x'):
+        monkeypatch.setenv("CXX", command)
+        assert refused() == f"the C++ compiler CXX={command} does not run; mend or unset CXX"
 
 
 def test_without_ninja(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -306,6 +348,23 @@ def test_without_ninja(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert toolchain.ninja() is None
     monkeypatch.setattr(toolchain, "compilers", lambda: [toolchain.Tool(("g++",), "1")])
     assert refused() == "ninja is missing; pip install ninja"
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOMEM])
+def test_a_ninja_that_does_not_start_is_not_taken_for_a_bad_cache(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+
+    def refuse(command: Sequence[str], **options: Any) -> Any:
+        if "cwd" in options:
+            raise OSError(number, os.strerror(number))
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    monkeypatch.setattr(cache, "_private_folder", None)
+    assert refused() == (
+        f"{toolchain.ninja()} does not start: {os.strerror(number)}; try again, and if it stays so, "
+        "pip install --force-reinstall ninja"
+    )
 
 
 def test_a_compiler_that_fails_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

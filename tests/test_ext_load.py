@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -42,12 +43,13 @@ class Gpus:
     """A machine with GPUs, nvcc and NVRTC, each of which may be missing; images are their architecture's number."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capabilities = [(9, 0), (8, 6)]
+        self.capabilities = [(9, 0), (9, 0)]
         self.built: list[tuple[int, int]] = []
         self.nvcc = self.nvrtc = True
         self.loadable = [b"nvcc", b"nvrtc"]
         self.launched: list[tuple[str, bytes, int]] = []
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(self.capabilities))
         monkeypatch.setattr(torch.cuda, "device", lambda index: nullcontext())
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=0: self.capabilities[index])
         monkeypatch.setattr(build, "built_cuda_image", lambda capability: capability in self.built or None)
@@ -72,10 +74,25 @@ class Gpus:
             name=name, launch=lambda what, dtype, device: self.launched.append((name, image, device.index))
         )
 
+    def run(self, *devices: str) -> list[tuple[str, bytes, int]]:
+        """Launch a kernel on each of these devices; gives what has been launched since the start."""
+        kernels = kernels_for("cuda")
+        assert kernels is not None
+        for device in devices:
+            kernels.launch(params.Philox(), torch.float32, torch.device(device))
+        return self.launched
+
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
     return Gpus(monkeypatch)
+
+
+@pytest.fixture
+def mixed(gpus: Gpus) -> Gpus:
+    """GPUs of two kinds."""
+    gpus.capabilities = [(9, 0), (8, 6)]
+    return gpus
 
 
 def library(folder: Path, sizes: list[int] = SIZES, names: list[str] = NAMES, word: int = 0x6627E8D5) -> Path:
@@ -122,6 +139,28 @@ def test_a_cpu_library_is_checked_before_it_is_used(tmp_path: Path) -> None:
         BuildError, match=r"cannot load .*text\.so: .*; remove it with noisegan ext clean and try again"
     ):
         CpuKernels(tmp_path / "text.so")
+
+
+def test_a_file_system_that_runs_no_programs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.so").write_bytes(b"no library")
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_NOEXEC | os.ST_NOSUID))
+    with pytest.raises(BuildError, match=r"cannot load .*; its file system runs no programs: set NOISEGAN_CACHE to a"):
+        CpuKernels(tmp_path / "text.so")
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+def test_a_damaged_library_is_built_again_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library(tmp_path)
+    monkeypatch.setattr(build, "CSRC", tmp_path)
+    monkeypatch.setenv("NOISEGAN_CACHE", str(tmp_path / "cache"))
+    path = build.cpu_library()
+    content = path.read_bytes()
+    path.write_bytes(b"no library")
+    assert backend_of("cpu") == "native"
+    assert path.read_bytes() == content
+    assert caplog.messages == ["noisegan: building its CPU operations (once, some seconds) ..."] * 2
 
 
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
@@ -214,17 +253,12 @@ def test_what_a_gpu_cannot_have(monkeypatch: pytest.MonkeyPatch, gpus: Gpus, mod
     monkeypatch.setenv(load.VARIABLE, mode)
     gpus.nvcc = gpus.nvrtc = False
     tool = {"native": "nvcc", "nvrtc": "NVRTC"}[mode]
-    with pytest.raises(NoiseganError, match=f"NOISEGAN_EXT={mode} cannot be had for CUDA tensors: no {tool}"):
+    with pytest.raises(NoiseganError, match=f"NOISEGAN_EXT={mode} cannot be had for cuda:0 tensors: no {tool}"):
         kernels_for("cuda")
 
 
-def test_gpus_of_two_kinds_get_an_image_each(gpus: Gpus) -> None:
-    kernels = kernels_for("cuda")
-    assert kernels is not None
-    what = params.Philox()
-    for device in ("cuda:1", "cuda:0", "cuda:1", "cuda"):
-        kernels.launch(what, torch.float32, torch.device(device))
-    assert gpus.launched == [
+def test_gpus_of_two_kinds_get_an_image_each(mixed: Gpus) -> None:
+    assert mixed.run("cuda:1", "cuda:0", "cuda:1", "cuda") == [
         ("nvrtc", b"nvrtc 86", 1),
         ("nvrtc", b"nvrtc 90", 0),
         ("nvrtc", b"nvrtc 86", 1),
@@ -232,18 +266,45 @@ def test_gpus_of_two_kinds_get_an_image_each(gpus: Gpus) -> None:
     ]
 
 
-def test_a_second_gpu_without_kernels_gets_the_reference_and_one_line(
-    gpus: Gpus, caplog: pytest.LogCaptureFixture
+def test_what_was_built_for_one_gpu_says_nothing_about_another(mixed: Gpus) -> None:
+    mixed.built = [(9, 0)]
+    mixed.nvcc = False
+    assert mixed.run("cuda:0", "cuda:1") == [("native", b"nvcc 90", 0), ("nvrtc", b"nvrtc 86", 1)]
+    assert [backend_of(device) for device in ("cuda", "cuda:0", "cuda:1")] == ["native", "native", "nvrtc"]
+    assert load.choose("cuda:1").why == "an image compiled by torch's NVRTC"
+
+
+@pytest.mark.parametrize("lucky", [0, 1])
+def test_a_gpu_without_kernels_gets_the_reference_and_one_line(
+    mixed: Gpus, caplog: pytest.LogCaptureFixture, lucky: int
 ) -> None:
-    kernels = kernels_for("cuda")
-    assert kernels is not None
-    gpus.nvrtc = False  # from here on no image can be made
+    """Be it the current one or not."""
+    mixed.built = [mixed.capabilities[lucky]]
+    mixed.nvcc = mixed.nvrtc = False
+    other = f"cuda:{1 - lucky}"
     for _ in range(2):
-        with pytest.raises(BuildError, match="no NVRTC"):
-            kernels.launch(params.Philox(), torch.float32, torch.device("cuda:1"))
-    assert [record.message for record in caplog.records if "cuda:1" in record.message] == [
-        "noisegan: operations on cuda:1 run in their slower PyTorch forms: no NVRTC"
-    ]
+        with pytest.raises(BuildError, match="no NVRTC; no nvcc"):
+            mixed.run(f"cuda:{lucky}", other)
+    assert [index for *_, index in mixed.launched] == [lucky, lucky]
+    assert (backend_of(f"cuda:{lucky}"), backend_of(other)) == ("native", "reference")
+    assert caplog.messages == [f"noisegan: operations on {other} run in their slower PyTorch forms: no NVRTC; no nvcc"]
+
+
+@pytest.mark.parametrize("mode", ["native", "nvrtc"])
+def test_what_a_second_gpu_cannot_have_is_an_error_in_its_operations(
+    monkeypatch: pytest.MonkeyPatch, mixed: Gpus, mode: str
+) -> None:
+    monkeypatch.setenv(load.VARIABLE, mode)
+    mixed.run("cuda:0")
+    mixed.nvcc = mixed.nvrtc = False
+    message = f"NOISEGAN_EXT={mode} cannot be had for cuda:1 tensors: no {mode.replace('native', 'nvcc')}"
+    for _ in range(2):
+        with pytest.raises(NoiseganError, match=f"(?i)^{message}$") as error:
+            mixed.run("cuda:1")
+        assert not isinstance(error.value, BuildError)  # for which operations run the reference
+    assert backend_of("cuda") == mode
+    with pytest.raises(NoiseganError, match=f"(?i)^{message}$"):
+        backend_of("cuda:1")
 
 
 def test_an_operation_whose_kernels_cannot_be_had_runs_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +323,7 @@ def test_a_driver_that_does_not_answer_is_told_and_not_raised(
     def capability(index: int = 0) -> tuple[int, int]:
         raise RuntimeError("the driver is too old")
 
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
     assert kernels_for("cuda") is None
     assert load.choose("cuda").why == "the driver is too old"

@@ -112,6 +112,12 @@ def test_a_temporary_folder_is_renamed_or_removed(tmp_path: Path) -> None:
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["kept", "kept/a"]
 
 
+def test_the_cache_is_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOISEGAN_CACHE", "here/cache")
+    assert cache_folder() == tmp_path / "here" / "cache"
+
+
 def test_the_cache_of_an_unknown_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOISEGAN_CACHE", "~no-such-user/x")
     with pytest.raises(NoiseganError, match=r"cache ~no-such-user/x cannot be found: .*; set NOISEGAN_CACHE to"):

@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
 
     \b
     The JSON is an object {versions, devices, tools, cache, NOISEGAN_EXT, backends, self_tests}:
-      backends    by kind of device {backend, why}; backend is native, nvrtc, reference, or null for an error
+      backends    by device {backend, why}; backend is native, nvrtc, reference, or null for an error
       self_tests  a list of {op, device, backend, dtypes, passed, detail}
     """
     from noisegan.ext.doctor import examine
@@ -59,7 +59,7 @@ def _print(found: dict[str, Any]) -> None:
     _section("Cache", {"folder": cache["folder"], "holds": f"builds: {len(cache['entries'])}, {_size(cache['bytes'])}"})
     _section(
         f"Backends (NOISEGAN_EXT={found['NOISEGAN_EXT']})",
-        {kind: f"{item['backend'] or 'ERROR'}: {item['why']}" for kind, item in found["backends"].items()},
+        {device: f"{item['backend'] or 'ERROR'}: {item['why']}" for device, item in found["backends"].items()},
     )
     click.echo(click.style("Self-tests: values and first derivatives", bold=True))
     tests = found["self_tests"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,12 +35,13 @@ def build(architectures: tuple[str, ...]) -> None:
     noisegan ext build
     noisegan ext build --arch sm_80 --arch sm_90
 
-    Without nvcc, GPUs need nothing built: torch's NVRTC makes their operations when they are first used.
+    Without nvcc, GPUs need nothing built: torch's NVRTC makes their operations when they are first used. For an
+    architecture that is named it makes them now, such as on a login node that has no GPU.
     """
     import torch
 
     from noisegan.ext import build as builder
-    from noisegan.ext import cache
+    from noisegan.ext import cache, nvrtc
     from noisegan.ext.toolchain import cuda_toolkit
 
     capabilities = [builder.parse_architecture(text) for text in architectures]
@@ -66,7 +68,11 @@ def build(architectures: tuple[str, ...]) -> None:
 
     report("CPU", builder.cpu_library)
     for capability in capabilities:
-        report(f"sm_{capability[0]}{capability[1]}", lambda capability=capability: builder.cuda_image(capability))  # type: ignore[misc]
+        if cuda_toolkit() is not None or builder.built_cuda_image(capability) is not None:
+            make, compiler = builder.cuda_image, "nvcc"
+        else:
+            make, compiler = nvrtc.cuda_image, "NVRTC, as there is no nvcc"
+        report(f"sm_{capability[0]}{capability[1]} by {compiler}", partial(make, capability))
     if failures:
         raise NoiseganError("; ".join(failures))
 

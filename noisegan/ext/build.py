@@ -182,24 +182,31 @@ def _run_ninja(folder: Path, text: str, compiler: str) -> None:
     """Run ninja on a build file in `folder`; what the tools say goes to the folder's log.
 
     Raises:
-        BuildError: when ninja is missing or fails.
+        BuildError: when ninja is missing, does not start, or fails.
         OSError: when the disk is full.
     """
     ninja = toolchain.ninja()
     if ninja is None:
         raise BuildError("ninja is missing; pip install ninja")
     (folder / "build.ninja").write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        ninja.command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        # Compilers put what they need in between into TMPDIR: this folder is swept when they are killed.
-        env=os.environ | {"LC_ALL": "C", "TMPDIR": str(folder)},
-    )
+    try:
+        done = subprocess.run(
+            ninja.command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Compilers put what they need in between into TMPDIR: this folder is swept when they are killed. By its
+            # own name nvcc would hand it to a shell.
+            env=os.environ | {"LC_ALL": "C", "TMPDIR": "."},
+        )
+    except OSError as error:  # of the system, not of the cache's disk
+        raise BuildError(
+            f"{ninja} does not start: {error.strerror}; try again, and if it stays so, pip install --force-reinstall "
+            "ninja"
+        ) from error
     (folder / BUILD_LOG).write_text(done.stdout, encoding="utf-8")
     if done.returncode != 0:
         no_space(done.stdout)

@@ -3,8 +3,9 @@
     path = cached({"sources": digest, "compiler": "g++ 12.2"}, "libnoisegan_cpu.so", make)
 
 calls `make(folder)` only where no such file exists. An entry is a folder `<stem>-<digest>` in `<cache>/ext`, renamed
-into place when it is whole. A lock spares two processes the same work; nothing becomes wrong without it, as on file
-systems that have none. Where the cache cannot be written, what is built lasts as long as the process.
+into place when it is whole; its file is compared with a digest at every use, and made again where it was damaged. A
+lock spares two processes the same work; nothing becomes wrong without it, as on file systems that have none. Where the
+cache cannot be written, what is built lasts as long as the process.
 """
 
 from __future__ import annotations
@@ -47,15 +48,23 @@ class BuildError(NoiseganError):
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A file that was built, and the key it was built under."""
+    """A file that was built, the key it was built under, and a digest of what it held then."""
 
     path: Path
     key_parts: dict[str, str]
+    digest: str
 
     @property
     def size(self) -> int:
         """Bytes of the entry's files."""
         return _size(self.path.parent)
+
+    @property
+    def intact(self) -> bool:
+        """Whether the file holds what was built."""
+        with suppress(OSError):
+            return digest(self.path.read_bytes()) == self.digest
+        return False
 
 
 def folder() -> Path:
@@ -97,21 +106,15 @@ def find(filename: str, key_parts: Mapping[str, str]) -> Path | None:
     matching = (
         entry.path
         for entry in entries()
-        if entry.path.name == filename and key_parts.items() <= entry.key_parts.items()
+        if entry.path.name == filename and key_parts.items() <= entry.key_parts.items() and entry.intact
     )
     return next(matching, None)
 
 
 def entries() -> list[Entry]:
-    """All that is whole in the cache."""
-    found = []
-    for key in sorted(folder().glob(f"*/{_KEY}")):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # a damaged entry is none
-            data = json.loads(key.read_text(encoding="utf-8"))
-            path = key.with_name(data["filename"])
-            if path.is_file():
-                found.append(Entry(path=path, key_parts=dict(data["key_parts"])))
-    return found
+    """All that is in the cache. Whether its files are what was built, each tells when it is asked."""
+    found = (_entry(key.parent) for key in sorted(folder().glob(f"*/{_KEY}")))
+    return [entry for entry in found if entry is not None]
 
 
 def clean() -> tuple[int, int]:
@@ -154,16 +157,32 @@ def _name(key_parts: Mapping[str, str], filename: str) -> str:
     return f"{Path(filename).stem}-{digest(filename, json.dumps(dict(key_parts), sort_keys=True))[:24]}"
 
 
+def _entry(place: Path) -> Entry | None:
+    """The entry in a folder; a damaged one is none."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        data = json.loads((place / _KEY).read_text(encoding="utf-8"))
+        path = place / data["filename"]
+        if path.is_file():
+            return Entry(path=path, key_parts=dict(data["key_parts"]), digest=data["digest"])
+    return None
+
+
+def _kept(place: Path) -> Path | None:
+    """The file of the entry in a folder, if it is what was built."""
+    entry = _entry(place)
+    return entry.path if entry is not None and entry.intact else None
+
+
 def _make(root: Path, name: str, key_parts: Mapping[str, str], filename: str, make: Callable[[Path], None]) -> Path:
     """`cached` in the folder `root`, with the errors of the system as they are."""
     entry = root / name
-    if (entry / filename).is_file():
-        return entry / filename
+    if (kept := _kept(entry)) is not None:
+        return kept
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root / f".{name}.lock") as alone:
         _sweep(root, name if alone else None)
-        if (entry / filename).is_file():
-            return entry / filename
+        if (kept := _kept(entry)) is not None:
+            return kept
         with temporary_folder(root, f".{name}.") as temporary:
             try:
                 make(temporary)
@@ -173,10 +192,11 @@ def _make(root: Path, name: str, key_parts: Mapping[str, str], filename: str, ma
                     raise
                 (temporary / BUILD_LOG).replace(log)
                 raise BuildError(f"{error}; the log is {log}") from None
-            key = {"filename": filename, "key_parts": dict(key_parts)}
+            built = digest((temporary / filename).read_bytes())
+            key = {"filename": filename, "key_parts": dict(key_parts), "digest": built}
             (temporary / _KEY).write_text(json.dumps(key, indent=2) + "\n", encoding="utf-8")
             _flush(temporary / filename)
-            shutil.rmtree(entry, ignore_errors=True)  # an entry that lost its file
+            shutil.rmtree(entry, ignore_errors=True)  # an entry that lost its file or was damaged
             try:
                 temporary.rename(entry)
             except OSError:  # without locks another process may have been faster
@@ -263,11 +283,14 @@ def _sweep(root: Path, mine: str | None = None) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             continue
         with suppress(OSError):
-            handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
+            held = _open_locked(lock)
+            if held is None:
+                continue
+            handle, alone = held
             try:
-                if _flock(handle):
-                    if path != lock:
-                        shutil.rmtree(path, ignore_errors=True)
+                if alone and path != lock:
+                    shutil.rmtree(path, ignore_errors=True)
+                if alone:
                     lock.unlink()
             finally:
                 os.close(handle)
@@ -307,7 +330,8 @@ def _flush(path: Path) -> None:
 
 def no_space(text: str) -> None:
     """Raises:
-    OSError: when a tool's output says that the disk is full, so that another place is tried.
+    OSError: when a tool's output says that the disk or the user's share of it is full, so that another place is tried.
     """
-    if os.strerror(errno.ENOSPC) in text:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(number) in text:
+            raise OSError(number, os.strerror(number))

@@ -143,7 +143,18 @@ def _device(index: int) -> torch.device:
 
 
 def _driver() -> Any:
+    return bindings("driver")
+
+
+def bindings(name: str) -> Any:
+    """A module of cuda-bindings. torch for CUDA 12 does not bring the package, and must not be given that for 13.
+
+    Raises:
+        BuildError: when it is missing.
+    """
     try:
-        return importlib.import_module("cuda.bindings.driver")
+        return importlib.import_module(f"cuda.bindings.{name}")
     except ImportError as error:
-        raise BuildError("the package cuda-bindings is missing; pip install cuda-bindings") from error
+        major = (torch.version.cuda or "").partition(".")[0]
+        package = f"cuda-bindings~={major}.0" if major else "cuda-bindings"
+        raise BuildError(f"the package cuda-bindings is missing; pip install {package}") from error

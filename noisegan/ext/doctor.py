@@ -50,7 +50,7 @@ class SelfTest:
 
 def examine() -> dict[str, Any]:
     """Everything, ready for JSON. Builds what would be built at the first use."""
-    backends = {kind: _backend(kind) for kind in dict.fromkeys(device.type for device in _devices())}
+    backends = {str(device): _backend(device) for device in _devices()}
     return {
         "versions": {
             "noisegan": noisegan.__version__,
@@ -70,7 +70,7 @@ def examine() -> dict[str, Any]:
         "cache": _cache(),
         "NOISEGAN_EXT": os.environ.get(load.VARIABLE) or "auto",
         "backends": backends,
-        "self_tests": [asdict(test) for device in _devices() for test in self_tests(device, **backends[device.type])],
+        "self_tests": [asdict(test) for device in _devices() for test in self_tests(device, **backends[str(device)])],
     }
 
 
@@ -110,10 +110,10 @@ def _problem(
     return None
 
 
-def _backend(kind: str) -> dict[str, str | None]:
+def _backend(device: torch.device) -> dict[str, str | None]:
     try:
-        choice = load.choose(kind)
-    except NoiseganError as error:
+        choice = load.choose(device)
+    except (NoiseganError, RuntimeError) as error:  # or a GPU that does not answer
         return {"backend": None, "why": str(error)}
     return {"backend": choice.backend, "why": choice.why}
 

@@ -146,7 +146,7 @@ def upfirdn2d(
             f"a filter of {f.shape[0]} x {f.shape[-1]} does not fit into a map of {x.shape[2]} x {x.shape[3]} with "
             f"up={up} and padding={padding}: pad more"
         )
-    if f.requires_grad:  # a filter that learns: rare, and plain PyTorch can
+    if f.requires_grad and torch.is_grad_enabled():  # a filter that learns: rare, and plain PyTorch can
         return reference.upfirdn2d(x, f, up, down, padding, flip, gain)
     ops.prepare(x.device)
     out: Tensor = ops.upfirdn2d(x, f, up, down, padding, flip, gain)

@@ -1,5 +1,7 @@
 """Finds, once per process and kind of device, the fastest kernels there are; without any, PyTorch's own forms run.
 
+Every kind of GPU is a kind of its own: what nvcc built for one says nothing about another.
+
 | NOISEGAN_EXT | on a CPU | on a CUDA GPU |
 |---|---|---|
 | `auto` (default) | the C++ library, else the reference | what nvcc built before, NVRTC, nvcc, or the reference |
@@ -17,7 +19,8 @@ import ctypes
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +39,17 @@ REFERENCE = "reference"
 _LOG = logging.getLogger("noisegan")
 
 
+Routes = Sequence[tuple[str, Callable[[], Kernels]]]
+"""Ways to kernels, the best first; each with the reason for which it will have been chosen."""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """What runs on a kind of device and why."""
+    """What runs on a kind of device and why; whether something faster was missed."""
 
     kernels: Kernels | None
     why: str
+    missed: bool = False
 
     @property
     def backend(self) -> str:
@@ -59,7 +67,7 @@ class CpuKernels:
         """Raises:
         BuildError: when the library cannot be loaded, has other structs than params.py, or computes nonsense.
         """
-        cure = "remove it with noisegan ext clean and try again"
+        cure = _cure(path)
         try:
             library = ctypes.CDLL(str(path))
             library.noisegan_sizeof.restype = ctypes.c_longlong
@@ -95,52 +103,62 @@ class CpuKernels:
 _FIRST_WORDS = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123's kat_vectors, philox4x32 10
 
 
+def _cure(path: Path) -> str:
+    with suppress(OSError):
+        if os.statvfs(path).f_flag & getattr(os, "ST_NOEXEC", 0):
+            return "its file system runs no programs: set NOISEGAN_CACHE to a folder where they may be run"
+    return "remove it with noisegan ext clean and try again"
+
+
 class CudaKernelsByDevice:
-    """CUDA kernels that are made for a GPU when it is first used: the GPUs of a machine may be of several kinds."""
+    """CUDA kernels that are found for a GPU when it is first used: the GPUs of a machine may be of several kinds."""
 
     sums_channels = False
 
-    def __init__(self, name: str, image: Callable[[tuple[int, int]], bytes]) -> None:
-        self.name = name
-        self._image = image
-        self._made: dict[tuple[int, int], Kernels] = {}
+    def __init__(self, mode: str) -> None:
+        """
+        Args:
+            mode: the value of NOISEGAN_EXT.
+        """
+        self.name = mode
+        self._found: dict[tuple[int, int], Choice] = {}
         self._by_index: dict[int, Kernels] = {}
-        self._failed: dict[tuple[int, int], BuildError] = {}
         self._told: set[int] = set()
         self._lock = threading.Lock()
 
     def launch(self, what: ctypes.Structure, dtype: torch.dtype, device: torch.device) -> None:
-        index = torch.cuda.current_device() if device.index is None else device.index
-        try:
-            kernels = self._by_index.get(index) or self.prepare(index)
-        except BuildError as error:
-            if index not in self._told:
-                self._told.add(index)
-                _LOG.warning("noisegan: operations on cuda:%d run in their slower PyTorch forms: %s", index, error)
-            raise
-        kernels.launch(what, dtype, device)
-
-    def prepare(self, index: int) -> Kernels:
-        """The kernels for a GPU, made if need be.
+        """As `Kernels.launch`.
 
         Raises:
-            BuildError: when they cannot be had for this GPU; raised again at every use without another try.
+            BuildError: when this GPU has no kernels and the reference may run in their place.
+            NoiseganError: when it has none and NOISEGAN_EXT asks for them.
         """
-        from noisegan.ext.cuda import CudaKernels  # here, as NVRTC below: a CPU needs neither
+        index = torch.cuda.current_device() if device.index is None else device.index
+        (self._by_index.get(index) or self._kernels(index)).launch(what, dtype, device)
 
+    def _kernels(self, index: int) -> Kernels:
+        choice = self.choose(index)
+        if choice.kernels is None:
+            if index not in self._told:
+                self._told.add(index)
+                _LOG.warning("noisegan: operations on cuda:%d run in their slower PyTorch forms: %s", index, choice.why)
+            raise BuildError(choice.why)
+        self._by_index[index] = choice.kernels
+        return choice.kernels
+
+    def choose(self, index: int) -> Choice:
+        """What runs on a GPU and why; found once per compute capability.
+
+        Raises:
+            NoiseganError: when NOISEGAN_EXT asks for what cannot be had there.
+        """
         capability = torch.cuda.get_device_capability(index)
         with self._lock:
-            if capability in self._failed:
-                raise self._failed[capability]
-            if capability not in self._made:
-                try:
-                    with torch.cuda.device(index):  # where they are tried
-                        self._made[capability] = CudaKernels(self._image(capability), self.name)
-                except BuildError as error:
-                    self._failed[capability] = error
-                    raise
-            self._by_index[index] = self._made[capability]
-        return self._by_index[index]
+            if capability not in self._found:
+                with torch.cuda.device(index):  # where they are tried
+                    self._found[capability] = _first(_cuda_routes(capability, self.name))
+        choice = self._found[capability]
+        return _missed(f"cuda:{index}", self.name, choice.why) if choice.missed else choice
 
 
 _choices: dict[str, Choice] = {}
@@ -155,24 +173,33 @@ def kernels_for(device_type: str) -> Kernels | None:
         NoiseganError: when NOISEGAN_EXT is none of its values, or asks for what cannot be had.
     """
     choice = _choices.get(device_type)
-    return (choice or choose(device_type)).kernels
+    return (choice or _of_kind(device_type)).kernels
 
 
-def backend_of(device_type: str) -> str:
-    """What runs on a kind of device: `native`, `nvrtc` or `reference`; raises as `kernels_for`."""
-    return choose(device_type).backend
+def backend_of(device: str | torch.device) -> str:
+    """What runs on a device, such as `cuda:1`: `native`, `nvrtc` or `reference`; raises as `kernels_for`."""
+    return choose(device).backend
 
 
-def choose(device_type: str) -> Choice:
-    """`kernels_for` with the reason."""
+def choose(device: str | torch.device) -> Choice:
+    """What runs on a device and why, `cuda` being the current GPU; raises as `kernels_for`."""
+    device = torch.device(device)
+    choice = _of_kind(device.type)
+    if isinstance(choice.kernels, CudaKernelsByDevice):
+        return choice.kernels.choose(torch.cuda.current_device() if device.index is None else device.index)
+    return choice
+
+
+def _of_kind(device_type: str) -> Choice:
+    """What runs on a kind of device and why; what is missed is told once."""
     global _warned
     with _lock:
         if device_type not in _choices:
-            choice, missed = _choose(device_type, mode())
-            if missed is not None and not _warned:
+            choice = _choose(device_type, mode())
+            if choice.missed and not _warned:
                 _LOG.warning(
                     "noisegan: %s operations run in their slower PyTorch forms: %s (%s=ref accepts that)",
-                    *(device_type.upper(), missed, VARIABLE),
+                    *(device_type.upper(), choice.why, VARIABLE),
                 )
                 _warned = True
             _choices[device_type] = choice
@@ -204,55 +231,59 @@ def _hint(chosen: str) -> str:
     return hint if "did you mean" in hint else "; set it to one of these or unset it"
 
 
-def _choose(device_type: str, mode: str) -> tuple[Choice, str | None]:
-    """What to use, and why the reference it is where something faster could have been."""
+def _choose(device_type: str, mode: str) -> Choice:
+    """What to use on a kind of device; kernels for GPUs choose again for each."""
     if mode == "ref":
-        return Choice(None, f"{VARIABLE}=ref"), None
-    failures = []
+        return Choice(None, f"{VARIABLE}=ref")
+    if device_type == "cpu":
+        choice = _first([("a C++ library for this processor", lambda: CpuKernels(build.cpu_library()))])
+        return _missed("CPU", "auto" if mode == "nvrtc" else mode, choice.why) if choice.missed else choice
+    if device_type != "cuda" or torch.version.hip is not None:
+        return Choice(None, f"there are no kernels for {device_type} devices")
+    kernels = CudaKernelsByDevice(mode)
     try:
-        routes = _routes(device_type, mode)
+        if len({torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}) > 1:
+            return Choice(kernels, "each GPU has its own")  # one without kernels does not speak for the others
+        here = kernels.choose(torch.cuda.current_device())
     except RuntimeError as error:  # a driver that does not answer
-        routes, failures = [], [str(error)]
-    if not routes and not failures:
-        return Choice(None, f"there are no kernels for {device_type} devices"), None
+        return _missed("CUDA", mode, str(error))
+    return here if here.missed else Choice(kernels, here.why)
+
+
+def _first(routes: Routes) -> Choice:
+    """The first that leads to kernels."""
+    failures = []
     for why, make in routes:
         try:
-            kernels = make()
+            return Choice(make(), why)
         except (NoiseganError, RuntimeError) as error:
             failures.append(str(error))
-        else:
-            if kernels is not None:
-                return Choice(kernels, why), None
-    missed = "; ".join(failures)
-    if mode == "native" or (mode == "nvrtc" and device_type == "cuda"):
-        raise NoiseganError(f"{VARIABLE}={mode} cannot be had for {device_type.upper()} tensors: {missed}")
-    return Choice(None, missed), missed
+    return Choice(None, "; ".join(failures), missed=True)
 
 
-def _routes(device_type: str, mode: str) -> list[tuple[str, Callable[[], Kernels | None]]]:
-    """Ways to kernels, the best first; each with the reason for which it will have been chosen."""
-    if device_type == "cpu":
-        return [("a C++ library for this processor", lambda: CpuKernels(build.cpu_library()))]
-    if device_type != "cuda" or torch.version.hip is not None:
-        return []
-    nvcc = ("an image built by nvcc", lambda: _cuda("native", _native_image))
-    nvrtc = ("an image compiled by torch's NVRTC", lambda: _cuda("nvrtc", _nvrtc_image))
+def _missed(what: str, mode: str, why: str) -> Choice:
+    """The reference, where it will do.
+
+    Raises:
+        NoiseganError: when NOISEGAN_EXT asks for more.
+    """
     if mode != "auto":
-        return [nvcc if mode == "native" else nvrtc]
-    return [nvcc, nvrtc] if build.built_cuda_image(torch.cuda.get_device_capability()) else [nvrtc, nvcc]
+        raise NoiseganError(f"{VARIABLE}={mode} cannot be had for {what} tensors: {why}")
+    return Choice(None, why, missed=True)
 
 
-def _cuda(name: str, image: Callable[[tuple[int, int]], bytes]) -> Kernels:
-    kernels = CudaKernelsByDevice(name, image)
-    kernels.prepare(torch.cuda.current_device())
-    return kernels
+def _cuda_routes(capability: tuple[int, int], mode: str) -> Routes:
+    from noisegan.ext.cuda import CudaKernels  # here, as NVRTC below: a CPU needs neither
 
+    def native() -> Kernels:
+        return CudaKernels(build.cuda_image(capability).read_bytes(), "native")
 
-def _native_image(capability: tuple[int, int]) -> bytes:
-    return build.cuda_image(capability).read_bytes()
+    def nvrtc() -> Kernels:
+        from noisegan.ext.nvrtc import compile_image
 
+        return CudaKernels(compile_image(capability), "nvrtc")
 
-def _nvrtc_image(capability: tuple[int, int]) -> bytes:
-    from noisegan.ext.nvrtc import compile_image
-
-    return compile_image(capability)
+    by_nvcc, by_nvrtc = ("an image built by nvcc", native), ("an image compiled by torch's NVRTC", nvrtc)
+    if mode != "auto":
+        return [by_nvcc if mode == "native" else by_nvrtc]
+    return [by_nvcc, by_nvrtc] if build.built_cuda_image(capability) else [by_nvrtc, by_nvcc]

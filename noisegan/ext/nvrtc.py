@@ -5,7 +5,6 @@ image = compile_image((9, 0))      # kept in the cache for next time
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import torch
 from noisegan.ext import toolchain
 from noisegan.ext.build import CSRC, BuildError, cached, sources_digest, torch_parts
 from noisegan.ext.cache import BUILD_LOG
+from noisegan.ext.cuda import bindings
 
 FLAGS = ("--std=c++17",)
 
@@ -32,7 +32,12 @@ def version() -> str:
 
 
 def compile_image(capability: tuple[int, int]) -> bytes:
-    """The kernels for GPUs of a compute capability such as (9, 0): a cubin, or PTX for GPUs newer than this NVRTC.
+    """The kernels for GPUs of a compute capability such as (9, 0); raises as `cuda_image`."""
+    return cuda_image(capability).read_bytes()
+
+
+def cuda_image(capability: tuple[int, int]) -> Path:
+    """The file of these kernels, made if need be, without a GPU: a cubin, or PTX for GPUs newer than this NVRTC.
 
     Raises:
         BuildError: when NVRTC or CUDA's headers are missing, the GPU is too old, or the compiler refuses the text.
@@ -51,7 +56,7 @@ def compile_image(capability: tuple[int, int]) -> bytes:
     def make(folder: Path) -> None:
         (folder / filename).write_bytes(compile_text(CSRC / "kernels.cu", flags, folder / BUILD_LOG))
 
-    return cached(key, filename, make).read_bytes()
+    return cached(key, filename, make)
 
 
 def target_of(capability: tuple[int, int]) -> str:
@@ -123,10 +128,7 @@ def _header_folders() -> Iterator[Path]:
 
 
 def _nvrtc() -> Any:
-    try:
-        return importlib.import_module("cuda.bindings.nvrtc")
-    except ImportError as error:
-        raise BuildError("the package cuda-bindings is missing; pip install cuda-bindings") from error
+    return bindings("nvrtc")
 
 
 def _call(nvrtc: Any, name: str, *arguments: Any) -> tuple[Any, ...]:

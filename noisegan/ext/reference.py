@@ -127,8 +127,8 @@ def _sum(values: Tensor, pixels: tuple[int, ...]) -> Tensor:
 
 def upfirdn2d(x: Tensor, f: Tensor, up: int, down: int, padding: Sequence[int], flip: bool, gain: float) -> Tensor:
     """The resampling of `noisegan.ext.upfirdn2d`, differentiable to any order in x and f."""
-    if x.dtype in (torch.bfloat16, torch.float16) and x.device.type == "cpu":
-        # Transposed depthwise convolutions in 16 bits take ten times as long as in float32.
+    if x.dtype != arithmetic(x.dtype):
+        # 16 bits would round the filter, too; transposed depthwise convolutions in them take a CPU ten times as long.
         return upfirdn2d(x.float(), f.float(), up, down, padding, flip, gain).to(x.dtype)
     if f.ndim == 1:
         f = torch.outer(f, f)

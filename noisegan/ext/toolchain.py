@@ -44,7 +44,7 @@ def compilers() -> Iterator[Tool]:
     chosen = os.environ.get("CXX")
     seen = set()
     for name in [chosen] if chosen else ["g++", "clang++", "c++"]:
-        command = shlex.split(name)
+        command = _words(name)
         found = shutil.which(command[0]) if command else None
         if found is None or os.path.realpath(found) in seen:
             continue
@@ -52,6 +52,14 @@ def compilers() -> Iterator[Tool]:
         version = _first_line(found, *command[1:], "--version")
         if version is not None:
             yield Tool((found, *command[1:]), version)
+
+
+def _words(command: str) -> list[str]:
+    """The words of a command as a shell reads it; none where a quotation does not end."""
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return []
 
 
 def ninja() -> Tool | None:
