@@ -418,6 +418,40 @@ class DividesByTheRest(ToyFeature):
         self.fade.fill_(float("inf") if fraction == 1 else 1 / (1 - fraction))
 
 
+@breaks("progress_keeps_to_its_buffers", "changed or replaced factor, of which a CUDA graph")
+class KeepsANumber(ToyFeature):
+    def set_progress(self, fraction: float) -> None:
+        self.factor = 1 + 0.5 * fraction
+
+
+@breaks("progress_keeps_to_its_buffers", "set_progress(0.5) changed or replaced shares")
+class KeepsAList(ToyFeature):
+    def __init__(self, site: Any) -> None:
+        super().__init__(site)
+        self.shares: list[float] = []
+
+    def set_progress(self, fraction: float) -> None:
+        self.shares.append(fraction)
+
+
+@breaks("progress_keeps_to_its_buffers", "set_progress(0.5) changed or replaced fade")
+class ReplacesABuffer(ToyFeature):
+    def set_progress(self, fraction: float) -> None:
+        self.fade = torch.tensor(1 - fraction / 2)
+
+
+@breaks("progress_keeps_to_its_buffers", "changed or replaced part.p")
+class ChangesAPart(ToyFeature):
+    """The number lies in a module within."""
+
+    def __init__(self, site: Any) -> None:
+        super().__init__(site)
+        self.part = nn.Dropout(0.0)
+
+    def set_progress(self, fraction: float) -> None:
+        self.part.p = fraction / 2
+
+
 # --- penalties
 
 

@@ -8,6 +8,7 @@ from the host.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 HOST_READS = {
     "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero",
     "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::bincount", "aten::repeat_interleave",
+    "aten::_linalg_check_errors", "aten::_linalg_eigh", "aten::_linalg_svd", "aten::linalg_eig", "aten::linalg_lstsq",
 }  # fmt: skip
 HOST_CALLS = (
     *(Tensor.cpu, Tensor.numpy, Tensor.tolist, Tensor.item, Tensor.__array__, Tensor.new_tensor),
@@ -72,12 +74,17 @@ class Recorder:
         self.recorded = 0
         self.replayed = 0
         self.operations: set[str] = set()
+        self._users: weakref.WeakSet[Callable[[], None]] | None = None  # of the memory; None: it is new
 
     def warm_up(self, work: Callable[[], None]) -> None:
         work()
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """A CPU cannot record without doing the work, so the first call of what is returned does nothing."""
+        """A CPU cannot record without doing the work, so the first call of what is returned does nothing.
+
+        As CUDA's memory pools do, it refuses memory that all its users have left.
+        """
+        assert self._users is None or len(self._users), "what was recorded here is gone: forget() is missing"
         tape = _Tape()
         with _Calls(), tape:
             work()
@@ -94,7 +101,12 @@ class Recorder:
                         _repeat(*call)
             done = False
 
+        self._users = self._users or weakref.WeakSet()
+        self._users.add(replay)
         return replay
+
+    def forget(self) -> None:
+        self._users = None
 
 
 def _repeat(func: Any, args: Any, kwargs: Any, out: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +18,8 @@ from training import ALL_POINTS, SMALL
 
 from noisegan.core import losses, phases
 from noisegan.core.config import TrainConfig, networks
-from noisegan.core.distributed import World
-from noisegan.core.graphs import WARM_UP, Capture, PhaseGraphs, use_graphs
+from noisegan.core.distributed import World, join_world
+from noisegan.core.graphs import CAPTURES, WARM_UP, Capture, CudaCapture, PhaseGraphs, use_graphs
 from noisegan.core.images import to_float
 from noisegan.core.loss_scale import GROWS_AFTER, LossScale
 from noisegan.core.phases import PHASES, NonFiniteError, RealBatch, TrainingStep
@@ -79,6 +82,12 @@ CASES: dict[str, dict[str, Any]] = {
     "float16": {"noise": "additive", "precision": "fp16"},
     "no style mixing": {"noise": "additive", "style_mixing": 0.0},
 }
+BUILT_IN: dict[str, dict[str, Any]] = {
+    f"built-in {name}": {"noise": name, "pl_interval": 1, "r1_interval": 1}
+    for name in sorted(Plugins(entry_points=False).strategies)
+}
+EIGENVALUES = {"noise": "geodesic(manifold=spd_affine)", "pl_interval": 1, "r1_interval": 1}
+"""On a GPU torch waits to know whether it has found them."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -90,6 +99,21 @@ def test_a_replayed_step_has_the_bits_of_an_eager_one(case: str) -> None:
     assert recorder.recorded == len(PHASES)
     assert recorder.replayed == 2 * (STEPS - WARM_UP - 1) + 2 * (STEPS // 2 - WARM_UP - 1)
     assert {"noisegan::philox", "noisegan::bias_act", "aten::_fused_adam_"} <= recorder.operations
+
+
+@pytest.mark.parametrize("case", BUILT_IN)
+def test_every_built_in_strategy_can_be_captured(case: str) -> None:
+    eager, captured = Run(**BUILT_IN[case]), Run(**BUILT_IN[case]).captured()
+    assert eager.go(WARM_UP + 2) == captured.go(WARM_UP + 2)
+    assert_same_state(eager.state, captured.state)
+    assert (captured.recorder.recorded, captured.recorder.replayed) == (len(PHASES), len(PHASES))
+
+
+def test_eigenvalues_cannot_be_captured() -> None:
+    run = Run(**EIGENVALUES).captured()
+    run.go(WARM_UP)
+    with pytest.raises(HostRead, match="eigh"):
+        run.go(1)
 
 
 def test_statistics_that_are_reported_in_between_start_anew() -> None:
@@ -111,18 +135,27 @@ class Exploding(FeatureInjector):
     def __init__(self):
         super().__init__()
         self.register_buffer("factor", torch.tensor(1.0))
+        self.number = 1.0
     def set_progress(self, fraction):
         {statement}
     def draw(self, source):
         return source.normal(0)
     def forward(self, x, noise, w):
-        return x * self.factor
+        return x * self.factor * self.number
 
 @hookimpl
 def register_strategies(register):
     register(StrategySpec(name="exploding", params=Params, summary="s", reference="r", identity_at_init=True,
                           feature=lambda site, p: Exploding()))
 """
+
+
+CHANGES_ONCE = {
+    "buffer": "self.factor = torch.tensor(1.1) if 0.65 < fraction < 0.75 else self.factor",
+    "number": "self.number = 1.1 if fraction > 0.65 else 1.0",
+    "tensor": "self.number = torch.tensor(1.1) if 0.65 < fraction < 0.75 else self.number",
+}
+CHANGES_ALWAYS = "self.number = 1 + 0.5 * fraction"
 
 
 def test_a_replayed_phase_that_is_not_finite_leaves_no_trace(tmp_path: Path) -> None:
@@ -204,6 +237,20 @@ def test_float16_that_overflows_lowers_its_scale_until_that_makes_no_sense(monke
         assert torch.equal(p, before[name]), name
 
 
+def test_gradients_are_divided_by_the_scale_that_their_loss_had() -> None:
+    """Also in the move with which the scale grows."""
+    grows, stays = (Run("none", precision="fp16", gamma=0.0, pl_weight=0.0) for _ in range(2))
+    for scale in grows.state.loss_scales.values():
+        scale.moves.fill_(GROWS_AFTER - 1)
+    assert grows.go(1) == stays.go(1)
+    for scale, other in zip(grows.state.loss_scales.values(), stays.state.loss_scales.values(), strict=True):
+        assert float(scale.factor) == 2 * float(other.factor)
+    a, b = grows.state.tensors(), stays.state.tensors()
+    assert any(name.endswith("exp_avg_sq") for name in a)
+    for name in a:
+        assert name.startswith("loss_scale_") or torch.equal(a[name], b[name]), name
+
+
 def test_the_loss_scale_doubles_after_many_moves_without_overflow() -> None:
     scale, yes, no = LossScale(CPU), torch.tensor(True), torch.tensor(False)
     start = float(scale.factor)
@@ -262,6 +309,9 @@ def test_what_a_graph_would_repeat_is_noticed(moved: str, monkeypatch: pytest.Mo
         lambda x: torch.as_tensor([1.0, 2.0]),
         lambda x: x.new_tensor(1.0),
         lambda x: torch.arange(3.0).repeat_interleave(x.long().expand(3)),
+        lambda x: torch.linalg.eigh(x.expand(1, 1)),
+        lambda x: torch.linalg.svd(x.expand(1, 1)),
+        lambda x: torch.linalg.inv(x.expand(1, 1)),
     ],
 )
 def test_the_recorder_refuses_what_waits_for_the_host(read: Callable[[Tensor], Any]) -> None:
@@ -305,17 +355,96 @@ def test_work_that_cannot_be_recorded_is_done_without_a_graph(caplog: pytest.Log
     ]
 
 
-def test_a_buffer_that_is_replaced_is_captured_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("statement", CHANGES_ONCE.values(), ids=CHANGES_ONCE)
+def test_what_changes_otherwise_than_in_place_is_captured_again(statement: str, tmp_path: Path) -> None:
     """Against the contract, which wants buffers changed in place, but no reason for wrong results."""
     file = tmp_path / "exploding.py"
-    file.write_text(
-        EXPLODING.format(statement="self.factor = torch.tensor(1.1) if 0.65 < fraction < 0.75 else self.factor")
-    )
+    file.write_text(EXPLODING.format(statement=statement))
     eager, captured = Run("exploding", file), Run("exploding", file).captured()
     assert eager.go() == captured.go()
     assert_same_state(eager.state, captured.state)
     assert captured.recorder.recorded == 2 * len(PHASES)
     assert captured.recorder.replayed > 0
+
+
+def test_a_number_that_always_changes_is_the_end_of_capturing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "exploding.py"
+    file.write_text(EXPLODING.format(statement=CHANGES_ALWAYS))
+    eager, captured = Run("exploding", file), Run("exploding", file).captured()
+    with caplog.at_level(logging.WARNING, "noisegan"):
+        assert eager.go() == captured.go()
+    assert_same_state(eager.state, captured.state)
+    assert (captured.recorder.recorded, captured.recorder.replayed) == (CAPTURES * 2, 0)  # G and D
+    assert caplog.messages == [
+        "noisegan: phases run without CUDA graphs (--graphs off accepts that), as they would go on with old values of "
+        "Exploding.number; register a buffer and change it in place"
+    ]
+
+
+def test_a_capture_that_fails_says_why_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With torch's capture played: it fails to end, too, with an error of its own, and its stream stays the current."""
+    current, pools, ended = ["usual"], itertools.count(), []
+
+    class Stream(contextlib.AbstractContextManager[None]):
+        device_index = 0
+
+        def __init__(self, *_: Any, **options: Any) -> None:
+            self.captures = "pool" in options
+
+        def __enter__(self) -> None:
+            self.before, current[:] = current[0], ["capturing" if self.captures else "other"]
+
+        def __exit__(self, error: Any, *_: Any) -> None:
+            if self.captures and error:
+                raise RuntimeError("operation failed due to a previous error during capture")
+            current[:] = [self.before]
+
+        def wait_stream(self, other: Any) -> None:
+            pass
+
+    def end(*pool: Any) -> None:
+        ended.append(pool)
+        raise RuntimeError("not currently recording")
+
+    for name in ("Stream", "stream", "current_stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, Stream)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, next(pools)))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: played.append("graph")))
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    played: list[str] = []
+
+    def phase(name: str, inputs: RealBatch) -> None:
+        if name == "G" and current == ["capturing"]:
+            raise RuntimeError("operation not permitted when stream is capturing\nFor debugging consider ...")
+        played.append(current[0])
+
+    capture = CudaCapture(CPU)
+    graphs, inputs = PhaseGraphs(phase, capture, []), RealBatch(torch.zeros(1), torch.zeros(1))
+    for name in ("G", "D"):
+        for _ in range(WARM_UP + 2):
+            graphs(name, inputs)
+    assert played == ["other"] * 3 + ["usual"] * 2 + ["other"] * 3 + ["capturing"] + ["graph"] * 2
+    assert (ended, capture._pool) == ([(0, (0, 0))], (0, 1))
+    assert caplog.messages == [
+        "noisegan: phase G runs without a CUDA graph (--graphs off accepts that): "
+        "operation not permitted when stream is capturing"
+    ]
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("cuda:1", [1]), ("cuda", []), ("cpu", [])])
+def test_one_process_works_on_the_gpu_it_was_told(
+    device: str, chosen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int | None] = []
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: found.append(device.index))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert join_world(device) == World(0, 1, torch.device(device))
+    assert found == chosen
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ def join_world(device: str) -> World:
     """
     chosen = pick_device(device)
     if os.environ.get("WORLD_SIZE", "1") == "1":
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(chosen)  # kernels are loaded, and streams made, on the current GPU
         return World(0, 1, chosen)
     try:
         rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))

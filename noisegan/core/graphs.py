@@ -10,17 +10,20 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from noisegan.core.distributed import World
-from noisegan.core.phases import RealBatch
+from noisegan.core.phases import PHASES, RealBatch
 
 WARM_UP = 3
 """Plays of a phase before it is captured: states of optimisers are made then, kernels loaded, workspaces taken."""
+CAPTURES = 3
+"""How often a phase is captured at most, where modules keep changing what a graph holds fast."""
 
 Work: TypeAlias = Callable[[], None]
 
@@ -42,6 +45,10 @@ class Capture(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """All that has been recorded is out of use."""
+        ...
+
 
 class CudaCapture:
     """Records work as CUDA graphs that share their memory: phases run one after another and leave nothing in it."""
@@ -60,10 +67,21 @@ class CudaCapture:
 
     def record(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            work()
+        try:
+            # The outer of the two puts the current stream back where the inner one fails to end the capture.
+            with torch.cuda.stream(self._stream), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                work()
+        except RuntimeError:
+            with suppress(RuntimeError):  # some versions of torch go on allocating for the capture; others say no here
+                torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
+            self.forget()
+            raise
         replay: Work = graph.replay
         return replay
+
+    def forget(self) -> None:
+        # torch refuses a pool that no graph uses any more while something, such as a gradient, still lies in it.
+        self._pool = torch.cuda.graph_pool_handle()
 
 
 class PhaseGraphs:
@@ -72,7 +90,8 @@ class PhaseGraphs:
     Args:
         phase: does a phase with its inputs.
         capture: records it.
-        modules: whose buffers the phases read; if one of them has moved, all is captured again.
+        modules: that the phases use. If one of them keeps a tensor elsewhere than before, or another number, all is
+            captured again; where that happens time and again, phases go on as they are, with a warning.
     """
 
     def __init__(self, phase: Callable[[str, RealBatch], None], capture: Capture, modules: Sequence[nn.Module]) -> None:
@@ -80,7 +99,9 @@ class PhaseGraphs:
         self._inputs: dict[str, RealBatch] = {}
         self._plays: Counter[str] = Counter()
         self._recorded: dict[str, Work] = {}
-        self._places = self._buffers()
+        self._eager: set[str] = set()  # phases that no graph holds
+        self._fixed: dict[tuple[int, str], float] = {}  # in the graphs
+        self._changes = 0
 
     def __call__(self, name: str, inputs: RealBatch) -> None:
         """Do a phase with these inputs, whose shapes never change."""
@@ -94,23 +115,49 @@ class PhaseGraphs:
         if self._plays[name] <= WARM_UP:
             self._capture.warm_up(work)
             return
-        places = self._buffers()
-        if places != self._places:
-            self._recorded.clear()
-            self._places = places
-        if name not in self._recorded:
-            self._recorded[name] = self._record(name, work)
-        self._recorded[name]()
+        if name not in self._eager:
+            self._check()
+        if name not in self._recorded and name not in self._eager:
+            self._record(name, work)
+        self._recorded.get(name, work)()
 
-    def _record(self, name: str, work: Work) -> Work:
+    def _check(self) -> None:
+        """Drop all graphs where what they hold fast has changed."""
+        before, self._fixed = self._fixed, _fixed(self._modules)
+        if not self._recorded or self._fixed == before:
+            return
+        self._recorded.clear()
+        self._capture.forget()
+        self._changes += 1
+        if self._changes == CAPTURES:
+            self._eager.update(PHASES)
+            keys = [key for key in before | self._fixed if before.get(key) != self._fixed.get(key)]
+            _LOG.warning(
+                "noisegan: phases run without CUDA graphs (--graphs off accepts that), as they would go on with old "
+                "values of %s; register a buffer and change it in place",
+                ", ".join(dict.fromkeys(label for _, label in keys)),
+            )
+
+    def _record(self, name: str, work: Work) -> None:
         try:
-            return self._capture.record(work)
+            self._recorded[name] = self._capture.record(work)
         except RuntimeError as error:
-            _LOG.warning("noisegan: phase %s runs without a CUDA graph (--graphs off accepts that): %s", name, error)
-            return work
+            self._eager.add(name)
+            cause = error.__context__ or error  # a capture that went wrong fails to end, too
+            reason = str(cause).partition("\n")[0]
+            _LOG.warning("noisegan: phase %s runs without a CUDA graph (--graphs off accepts that): %s", name, reason)
 
-    def _buffers(self) -> list[int]:
-        return [buffer.data_ptr() for module in self._modules for buffer in module.buffers()]
+
+def _fixed(modules: Sequence[nn.Module]) -> dict[tuple[int, str], float]:
+    """What a graph holds fast, by module and name: where the tensors lie that modules keep, and numbers."""
+    found: dict[tuple[int, str], float] = {}
+    for index, module in enumerate(m for outer in modules for m in outer.modules()):
+        for name, value in (*vars(module).items(), *module.named_buffers(recurse=False)):
+            if isinstance(value, Tensor):
+                value = value.data_ptr()
+            if isinstance(value, (int, float)):
+                found[index, f"{type(module).__name__}.{name}"] = value
+    return found
 
 
 def use_graphs(option: str, world: World) -> bool:

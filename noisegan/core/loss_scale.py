@@ -25,7 +25,8 @@ class LossScale:
         return {"factor": self.factor, "moves": self.moves}
 
     def update(self, *, moved: Tensor, overflown: Tensor) -> None:
-        """After a phase; two booleans on the device. Neither: the scale stays as it is."""
+        """After a phase, once its gradients have been divided by the factor; two booleans on the device. Neither: the
+        scale stays as it is."""
         self.moves.add_(moved).masked_fill_(overflown, 0)
         grown = self.moves >= GROWS_AFTER
         self.factor.mul_(1 + grown.float() - 0.5 * overflown.float())

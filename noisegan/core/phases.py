@@ -162,8 +162,11 @@ class TrainingStep:
         world.sum_(loss)
         average = world.sum_(torch.stack(averages).sum(dim=0))
 
-        moves = self._moves(name, side, loss, [p.grad for p in parameters if p.grad is not None])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        finite = loss.isfinite() & torch.nn.utils.get_total_norm(gradients).isfinite()
+        moves = finite & ~self._failed
         move(optimizer, where=moves, scale=self._loss_scale(side))
+        self._note(name, side, loss, moves, ~finite & ~self._failed)
         state.statistics.merge(self._seen, where=moves)
         if name == "G":
             w_avg = state.G.mapping.w_avg
@@ -174,14 +177,14 @@ class TrainingStep:
             seen = self._now // self.config.pl_interval
             state.pl_mean.lerp_(torch.where(moves, average, state.pl_mean), (1 / (seen + 1)).clamp(min=0.01))
 
-    def _moves(self, name: str, side: str, loss: Tensor, gradients: list[Tensor]) -> Tensor:
-        """Whether the phase may change the state, a boolean on the device. Notes its outcome.
+    def _note(self, name: str, side: str, loss: Tensor, moves: Tensor, wrong: Tensor) -> None:
+        """The phase's outcome; `moves` and `wrong` are booleans on the device. Changes the loss scale, which the
+        optimiser has been given by now.
 
-        It fails where something is not finite. With a loss scale an overflow is no failure until the scale has come
-        down below one: the phase is left out. A main loss is not scaled, so one that is not finite is a failure always.
+        A phase fails where something is not finite. With a loss scale an overflow is no failure until the scale has
+        come down below one: the phase is left out. A main loss is not scaled, so one that is not finite is a failure
+        always.
         """
-        finite = loss.isfinite() & torch.nn.utils.get_total_norm(gradients).isfinite()
-        moves, wrong = finite & ~self._failed, ~finite & ~self._failed
         failed = wrong
         if side in self.state.loss_scales:
             scale = self.state.loss_scales[side]
@@ -191,7 +194,6 @@ class TrainingStep:
                 failed = failed | (wrong & ~loss.isfinite())
         self._failed.logical_or_(failed)
         self._outcomes[name].copy_(torch.stack((loss, moves, failed)))
-        return moves
 
     def _generator(self, ids: Tensor, inputs: RealBatch) -> tuple[Tensor, Tensor]:
         c = inputs.labels

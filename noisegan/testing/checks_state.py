@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from io import BytesIO
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from noisegan.testing.places import Place
 from noisegan.testing.registry import ALL_POINTS, check, require, same_bits, where
@@ -63,3 +67,51 @@ def progress_moves_buffers_only(place: Place) -> None:
         with where(f"forward after set_progress({fraction})"):
             output = place.call(injector, inputs)
         require(bool(torch.isfinite(output).all()), f"forward is not finite after set_progress({fraction})")
+
+
+@check("place", ALL_POINTS)
+def progress_keeps_to_its_buffers(place: Place) -> None:
+    """set_progress changes buffers in place and nothing else, so that a CUDA graph sees what it changes."""
+    injector = place.moved()
+    injector.set_progress(0.0)
+    before = _kept(injector)
+    for fraction in (0.5, 1.0):
+        injector.set_progress(fraction)
+        after = _kept(injector)
+        for name in before | after:
+            require(
+                before.get(name) == after.get(name),
+                f"set_progress({fraction}) changed or replaced {name}, of which a CUDA graph would go on with the old "
+                "value; register a buffer and change it in place (fill_, copy_)",
+            )
+
+
+_EVERY_MODULE = vars(nn.Module()).keys()
+
+
+def _kept(injector: nn.Module) -> dict[str, bytes]:
+    """What a module and those in it keep beside parameters, by name, to be compared."""
+    found = {}
+    for path, module in injector.named_modules():
+        own = {name: value for name, value in vars(module).items() if name not in _EVERY_MODULE}
+        for name, value in (own | dict(module.named_buffers(recurse=False))).items():
+            found[f"{path}.{name}".lstrip(".")] = _written(value)
+    return found
+
+
+class _Writer(pickle.Pickler):
+    """Writes, for a tensor, where it lies, and for a module, which it is."""
+
+    def persistent_id(self, value: Any) -> int | None:
+        if isinstance(value, Tensor):
+            return value.data_ptr()
+        return id(value) if isinstance(value, nn.Module) else None
+
+
+def _written(value: Any) -> bytes:
+    file = BytesIO()
+    try:
+        _Writer(file).dump(value)
+    except Exception:  # not to be written, such as a local function
+        return repr(value).encode()
+    return file.getvalue()
