@@ -157,15 +157,39 @@ def test_the_report_has_its_column_and_its_section(made: tuple[Path, Any]) -> No
     found = json.loads((folder / "inversion" / "inversion.json").read_text())
     title, section = inversion_section(folder / "inversion", found, read(folder))
     assert title == "Inversion"
-    # Two curves for each kind of noise, and a histogram for each variant and kind of noise.
-    assert section.count("<svg viewBox") == 2 * 2 + 2 * 2
+    # Two curves for each kind of noise, and a histogram for each variant and kind of noise, and its ROC curves.
+    assert section.count("<svg viewBox") == 2 * 2 + 2 * 2 + 2
     for what in ("against steps", "against seconds per image"):
         assert section.count(f"<figcaption>w, noise off: {what}</figcaption>") == 1
         assert section.count(f"<figcaption>w, noise optimised: {what}</figcaption>") == 1
-    del found["curves"]  # as earlier versions wrote it
+    assert "What the noise carries" in section
+    for heading in ("MSE", "PSNR (dB)", "SSIM", "seconds per image", "autocorrelation, all lags"):
+        assert f'<th scope="col" class="number">{heading}</th>' in section
+    assert (
+        "Spaces w; noise off, optimised; 3 steps; loss mse; precision fp32. Weights: mse <code>none</code>." in section
+    )
+    as_before(found)
     _, without = inversion_section(folder / "inversion", found, read(folder))
     assert without.count("<svg viewBox") == 2 * 2
     assert "On the way" not in without
+    assert "What the noise carries" not in without
+
+
+def as_before(found: dict[str, Any]) -> None:
+    """inversion.json as earlier versions wrote it: without curves, with four measures, without tests by image."""
+    del found["curves"]
+    for part in found["attribution"]:
+        del part["roc"]
+    for cell in found["cells"]:
+        for part in ("all", "hard", "hard_labels"):
+            measures = cell.get(part, {})
+            for name in measures.keys() - {"distance", "mse", "ssim", "fresh_distance"}:
+                del measures[name]
+            for measure in measures.values():
+                del measure["better"]
+                for comparison in measure["comparisons"]:
+                    for name in ("p_value", "p_holm", "p_wilcoxon"):
+                        (comparison.get("by_image") or {}).pop(name, None)
 
 
 def test_curves_are_means_with_the_best_and_the_worst_training() -> None:

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from comparing import compare, read, small
+from scipy.stats import wilcoxon
 from test_cli_train import mistake, run
 
-from noisegan.compare.inversion import by_image, compare_inversions, hard_images
+from noisegan.compare.inversion import MEASURES, ROC, by_image, compare_inversions, hard_images
 from noisegan.compare.report.inversion import inversion_section
+from noisegan.compare.statistics import holm, sign_flip_p, wilcoxon_p
+from noisegan.inversion.summary import contrasts, paired_tests
 
 
 def made_up(effect: float, spread_of_networks: float, luck: int = 0, seeds: int = 3, n: int = 40) -> dict[str, Any]:
@@ -34,13 +37,58 @@ def made_up(effect: float, spread_of_networks: float, luck: int = 0, seeds: int 
             curve = {"step": [1, 3], "seconds": [0.5, 1.5 + seed], "distance": [1.0, 0.5 - seed / 10]}
             cells = [
                 {"images": kind, "space": "w", "noise": "off", "curve": curve}
-                | {"images_measured": [{"image": f"{i}", "distance": d, "class": i % 2} for i, d in enumerate(values)]}
+                | {"images_measured": [measured(rng, i, d, maps=label == "b") for i, d in enumerate(values)]}
                 for kind, values in distances.items()
             ]
             shared = {"projector": {}, "precision": "fp32", "real_images": {}, "own_images": n, "hard_labels": [1]}
             evaluations.append(shared | {"loss_weights": {}, "cells": cells})
             runs.append({"variant": label, "seed": seed, "snapshot": "s", "folder": f"runs/{label}-seed{seed}"})
     return compare_inversions({"experiment": experiment}, runs, evaluations)
+
+
+def measured(rng: np.random.Generator, i: int, distance: float, *, maps: bool) -> dict[str, Any]:
+    """A row of evaluation.json; that of image 0 with maps is equal to its target, so that its PSNR is None."""
+    row = {"image": f"{i}", "distance": distance, "class": i % 2, "mse": distance**2, "ssim": 1 - distance}
+    row |= {"psnr": None if maps and i == 0 else -20 * math.log10(abs(distance)), "seconds": 0.5}
+    row |= {"fresh_distance": 2 * distance, "lost_with_fresh_noise": distance}
+    return row | ({"autocorrelation": rng.random(), "all_lags": 1.0, "mutual_information": 0.1} if maps else {})
+
+
+def test_all_measures_are_compared_where_they_are() -> None:
+    found = made_up(-0.2, 0.001)
+    real, own = (cell["all"] for cell in found["cells"])
+    assert list(real) == list(own) == list(MEASURES)
+    assert {name: measure["better"] for name, measure in real.items()} == MEASURES
+    lost = real["lost_with_fresh_noise"]["comparisons"][0]
+    assert (lost["verdict"], lost["sentence"], lost["by_image"]["share_better"]) == (None, None, None)
+    assert lost["mean_difference"] == pytest.approx(real["distance"]["comparisons"][0]["mean_difference"])
+    assert lost["p_value"] < 0.05
+    carried = real["mutual_information"]  # the baseline has no maps
+    assert carried["scores"] == {"a": [None] * 3, "b": [pytest.approx(0.1)] * 3}
+    assert carried["summary"]["a"]["mean"] is None
+    assert (carried["comparisons"][0]["n"], carried["comparisons"][0]["by_image"]) == (0, None)
+    psnr = real["psnr"]  # without the image that has none in one network: for all
+    assert psnr["n_images"] == psnr["comparisons"][0]["by_image"]["n_images"] == 39
+    assert psnr["comparisons"][0]["verdict"] == "better"
+    assert real["mse"]["n_images"] == 40
+    json.dumps(found, allow_nan=False)
+
+
+def test_attribution_keeps_its_curves_and_no_interval_beyond_one() -> None:
+    clipped = 0
+    for luck in range(5):
+        part = made_up(0.0, 0.3, luck)["attribution"][0]
+        for label in "ab":
+            low, high = part["summary"][label]["interval"]
+            assert 0 <= low <= high <= 1
+            clipped += low < high == 1
+        assert [(curve["variant"], curve["seed"]) for curve in part["roc"]] == [(v, s) for v in "ab" for s in range(3)]
+        for curve in part["roc"]:
+            x, y = curve["false_positives"], curve["true_positives"]
+            assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+            assert len(x) == len(y) <= ROC
+            assert np.trapezoid(y, x) == pytest.approx(part["scores"][curve["variant"]][curve["seed"]], abs=0.02)
+    assert clipped
 
 
 def test_trainings_are_the_units_and_images_are_not() -> None:
@@ -81,12 +129,58 @@ def test_differences_by_image_have_known_answers() -> None:
     found = by_image(variant, baseline, better="lower", alpha=0.05)  # differences -1 and -1
     assert found is not None
     assert (found["mean_difference"], found["interval"], found["share_better"]) == (-1, [-1, -1], 1)
+    assert (found["p_value"], found["p_wilcoxon"]) == (0.5, 0.5)  # two of four flips are as far
     found = by_image(variant, [baseline[0], {"x": 4.0, "y": 2.0}], better="higher", alpha=0.05)  # -1, 0
     assert found is not None
     half = 12.7062 * math.sqrt(0.5) / math.sqrt(2)
     assert found["interval"] == pytest.approx([-0.5 - half, -0.5 + half], rel=1e-5)
     assert found["share_better"] == 0
     assert by_image([], [], better="lower", alpha=0.05) is None
+
+
+def test_tests_by_image_agree_with_others_and_keep_their_level() -> None:
+    rng = np.random.default_rng(0)
+    few = rng.normal(0.4, 1, 10).round(1)
+    assert paired_tests(few) == {"p_value": sign_flip_p(few), "p_wilcoxon": wilcoxon_p(few)}  # all flips
+    for shift in (0.0, 0.2, 0.4):
+        many = rng.normal(shift, 1, 60)
+        found = paired_tests(many)
+        assert found["p_value"] == pytest.approx(sign_flip_p(many), abs=0.02)
+        assert found["p_wilcoxon"] == pytest.approx(wilcoxon(many).pvalue, abs=0.02)
+    assert paired_tests(rng.normal(3, 1, 60)) == {"p_value": 1e-4, "p_wilcoxon": 1e-4}
+    rows = [[{"image": str(i), "distance": d} for i, d in enumerate(values)] for values in (few, np.zeros(10))]
+    about = {"images": "real", "space": "w"}
+    (effect,) = contrasts([about | {"noise": n, "images_measured": r} for n, r in zip(("a", "b"), rows, strict=True)])
+    assert {name: effect[name] for name in ("p_value", "p_wilcoxon")} == paired_tests(-few)
+    assert paired_tests(np.zeros(20)) == {"p_value": 1, "p_wilcoxon": 1}
+    chance = [paired_tests(rng.standard_t(3, 25)) for _ in range(400)]
+    for name in ("p_value", "p_wilcoxon"):
+        assert np.mean([p[name] <= 0.05 for p in chance]) == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / 400))
+
+
+def test_holms_correction_of_tests_by_image_is_over_the_variants() -> None:
+    rng = np.random.default_rng(1)
+    noise = {label: 0.1 * rng.normal(size=12) for label in "abc"}
+    cell = {"images": "real", "space": "w", "noise": "off", "curve": {"step": [1], "seconds": [1], "distance": [1]}}
+    evaluations = [
+        {
+            "projector": {},
+            "precision": "fp32",
+            "real_images": {},
+            "own_images": 0,
+            "hard_labels": [],
+            "loss_weights": {},
+        }
+        | {"cells": [cell | {"images_measured": [{"image": str(i), "distance": d} for i, d in enumerate(values)]}]}
+        for values in noise.values()
+    ]
+    runs = [{"variant": label, "seed": 0, "snapshot": "s", "folder": label} for label in "abc"]
+    experiment = {"alpha": 0.05, "baseline": "a", "seeds": [0], "variants": [{"label": label} for label in "abc"]}
+    found = compare_inversions({"experiment": experiment}, runs, evaluations)["cells"][0]["all"]["distance"]
+    by = [c["by_image"] for c in found["comparisons"]]
+    assert [each["p_holm"] for each in by] == holm([each["p_value"] for each in by])
+    assert min(each["p_holm"] for each in by) == 2 * min(each["p_value"] for each in by)
+    assert [each["p_value"] for each in by] == [paired_tests(noise[v] - noise["a"])["p_value"] for v in "bc"]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +213,9 @@ def test_a_comparison_is_inverted_and_reported(done: Path, tmp_path: Path, capsy
     assert "<h2>Inversion</h2>" in page
     before = (done / "report" / "index.html").read_text()
     assert page.count("data:image/png") == before.count("data:image/png") + 5 * (1 + 2 * 2)
-    assert page.count("<svg") == before.count("<svg") + 2 * 2 + 2 * 2 + 2  # histograms, curves, their legend
+    assert page.count("<svg") == before.count("<svg") + 2 * 2 + (2 * 2 + 2) + (
+        2 + 2
+    )  # histograms; curves, ROC curves with legends
     assert without_section(page) == without_section(before)
     results = read(out)
     assert results["metrics"] == read(done)["metrics"]

@@ -22,6 +22,7 @@ import pytest
 import synthetic_results
 
 from noisegan.compare.report import write_report
+from noisegan.compare.report.inversion import inversion_section
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = (
@@ -135,7 +136,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     results["pairing"] |= {"paired": False, "problems": ["fuzzy, seed 2: there is no certificate"]}
     synthetic_results.save(folder, results)
-    return write_report(folder, sections=[("From a plugin", "<p>Its own words.</p>")])
+    inversion = inversion_section(folder, synthetic_results.inversion(results), results)
+    return write_report(folder, sections=[inversion, ("From a plugin", "<p>Its own words.</p>")])
 
 
 @pytest.fixture

@@ -18,31 +18,41 @@ from noisegan.compare.inversion_options import read_options
 from noisegan.compare.inverting import Inverter, draw_images
 from noisegan.compare.layout import Layout
 from noisegan.compare.scoring import read_json
-from noisegan.compare.statistics import compare_scores, sentence, summarise_scores, t_interval
+from noisegan.compare.statistics import compare_scores, holm, sentence, summarise_scores, t_interval
 from noisegan.core.checkpoint import read_facts
 from noisegan.errors import NoiseganError
 from noisegan.files import write_json
-from noisegan.inversion.attribution import BINS, area
+from noisegan.inversion.attribution import BINS, Roc, area, roc_curve
 from noisegan.inversion.evaluate import OWN, REAL, told
-from noisegan.inversion.summary import worst_images
+from noisegan.inversion.summary import paired_tests, worst_images
 from noisegan.manager import Plugins
 
 SHOWN = 4
 """Pictures of either kind in a report."""
-MEASURES: dict[str, Literal["lower", "higher"]] = {
+Better = Literal["lower", "higher", "none"]
+MEASURES: dict[str, Better] = {
     "distance": "lower",
     "mse": "lower",
+    "psnr": "higher",
     "ssim": "higher",
     "fresh_distance": "lower",
+    "lost_with_fresh_noise": "none",
+    "autocorrelation": "none",
+    "all_lags": "none",
+    "mutual_information": "none",
+    "seconds": "none",
 }
-"""What is compared, and which direction is better."""
+"""What is compared, and which direction is better; where none is, differences are told and nothing is called better."""
 TITLES = {
     "distance": "distance after inversion",
     "mse": "MSE after inversion",
+    "psnr": "PSNR after inversion",
     "ssim": "SSIM after inversion",
     "fresh_distance": "distance under fresh noise",
     "auc": "area under the ROC curve of attribution",
 }
+ROC = 60
+"""Points of each ROC curve."""
 
 Rows = list[dict[str, Any]]
 Cell = tuple[str, str, str]
@@ -150,9 +160,9 @@ def compare_inversions(
             {"images": key[0], "space": key[1], "noise": key[2]}
             | {
                 part: {
-                    measure: _compare(by_run, measure, labels, seeds, baseline, alpha, chosen, paired=key[0] == REAL)
+                    measure: found
                     for measure in MEASURES
-                    if all(measure in row for own in by_run.values() for row in own)
+                    if (found := _compare(by_run, measure, labels, seeds, baseline, alpha, chosen, key[0] == REAL))
                 }
                 for part, chosen in parts.items()
             }
@@ -203,14 +213,25 @@ def _compare(
     baseline: str,
     alpha: float,
     chosen: set[str] | None,
-    *,
     paired: bool,
-) -> dict[str, Any]:
-    """One measure: scores of runs, summaries, comparisons over seeds, and by image where the images are the same."""
-    values = {
-        run: {row["image"]: row[measure] for row in rows if chosen is None or row["image"] in chosen}
+) -> dict[str, Any] | None:
+    """One measure: scores of runs, summaries, comparisons over seeds, and by image where the images are the same.
+
+    Runs without the measure have no score, such as the autocorrelation of a strategy without maps. An image without it
+    in one of the others, such as the PSNR of equal images, is left out for all. None where nothing is left.
+    """
+    every = {
+        run: {row["image"]: row[measure] for row in rows if row.get(measure) is not None}
         for run, rows in by_run.items()
     }
+    every = {run: own for run, own in every.items() if own}
+    shared = set.intersection(*map(set, every.values())) if every else set()
+    values = {
+        run: {name: own[name] for name in own if name in shared and (chosen is None or name in chosen)}
+        for run, own in every.items()
+    }
+    if not any(values.values()):
+        return None
     table: dict[str, list[float | None]] = {
         label: [
             float(np.mean(list(values[label, seed].values()))) if (label, seed) in values else None for seed in seeds
@@ -218,10 +239,14 @@ def _compare(
         for label in labels
     }
     better = MEASURES[measure]
+    towards: Literal["lower", "higher"] = "lower" if better == "none" else better
     comparisons = []
-    for label, comparison in compare_scores(table, baseline, better=better, alpha=alpha).items():
-        entry = {"variant": label, "baseline": baseline} | comparison.as_dict()
-        entry["sentence"] = sentence(comparison, label, baseline, TITLES[measure])
+    for label, comparison in compare_scores(table, baseline, better=towards, alpha=alpha).items():
+        entry: dict[str, Any] = {"variant": label, "baseline": baseline} | comparison.as_dict()
+        if better == "none":
+            entry["verdict"] = entry["sentence"] = None
+        else:
+            entry["sentence"] = sentence(comparison, label, baseline, TITLES[measure])
         if paired:
             entry["by_image"] = by_image(
                 [values[label, seed] for seed in seeds if {(label, seed), (baseline, seed)} <= values.keys()],
@@ -230,7 +255,11 @@ def _compare(
                 alpha=alpha,
             )
         comparisons.append(entry)
+    images = [entry["by_image"] for entry in comparisons if entry.get("by_image")]
+    for each, p in zip(images, holm([each["p_value"] for each in images]), strict=True):
+        each["p_holm"] = p
     return {
+        "better": better,
         "n_images": len(next(iter(values.values()))),
         "scores": table,
         "summary": {label: summarise_scores(scores, alpha) for label, scores in table.items()},
@@ -242,10 +271,10 @@ def by_image(
     variant: Sequence[Mapping[str, float]],
     baseline: Sequence[Mapping[str, float]],
     *,
-    better: Literal["lower", "higher"],
+    better: Better,
     alpha: float,
 ) -> dict[str, Any] | None:
-    """Differences by image, averaged over the networks: mean, interval over images, share of images that are better.
+    """Differences by image, averaged over the networks: mean, interval and tests over images, share that is better.
 
     Args:
         variant, baseline: value by image, of each pair of networks.
@@ -264,7 +293,8 @@ def by_image(
         "n_networks": len(variant),
         "mean_difference": float(d.mean()),
         "interval": None if interval is None else list(interval),
-        "share_better": float(np.mean(d < 0 if better == "lower" else d > 0)),
+        **paired_tests(d),
+        "share_better": None if better == "none" else float(np.mean(d < 0 if better == "lower" else d > 0)),
         "holds_for": "these networks; another training may differ by more",
     }
 
@@ -324,11 +354,12 @@ def _attribution(
 ) -> dict[str, Any]:
     """How well each network's own images are told from real ones, and whether variants differ in that."""
     own = rows.get((OWN, *key[1:]), {})
-    areas = {
-        run: area([row["distance"] for row in own[run]], [row["distance"] for row in real])
+    distances = {
+        run: ([row["distance"] for row in own[run]], [row["distance"] for row in real])
         for run, real in rows[key].items()
         if run in own
     }
+    areas = {run: area(*both) for run, both in distances.items()}
     table: dict[str, list[float | None]] = {
         label: [areas[label, seed][0] if (label, seed) in areas else None for seed in seeds] for label in labels
     }
@@ -344,6 +375,23 @@ def _attribution(
         "better_means": "the network's own images are told from real ones more often",
         "scores": table,
         "intervals_over_images": {f"{label}, seed {seed}": found[1] for (label, seed), found in areas.items()},
-        "summary": {label: summarise_scores(scores, alpha) for label, scores in table.items()},
+        "summary": {label: _within_one(summarise_scores(scores, alpha)) for label, scores in table.items()},
         "comparisons": comparisons,
+        "roc": [{"variant": run[0], "seed": run[1]} | _thinned(roc_curve(*both)) for run, both in distances.items()],
+    }
+
+
+def _within_one(summary: dict[str, Any]) -> dict[str, Any]:
+    """Student's interval of a mean of areas, which cannot be beyond 0 and 1."""
+    interval = summary["interval"]
+    return summary | {"interval": interval and np.clip(interval, 0, 1).tolist()}
+
+
+def _thinned(curve: Roc) -> dict[str, list[float]]:
+    """At most `ROC` points of a curve, both ends among them."""
+    n = len(curve.thresholds)
+    kept = np.unique(np.linspace(0, n - 1, min(ROC, n)).round().astype(int))
+    return {
+        "false_positives": curve.false_positives[kept].tolist(),
+        "true_positives": curve.true_positives[kept].tolist(),
     }

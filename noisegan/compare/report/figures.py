@@ -213,6 +213,7 @@ def histogram(edges: Sequence[float], series: Sequence[tuple[Look, Sequence[int]
         for look, counts in series:
             shares = np.asarray(counts, np.float64) / max(sum(counts), 1)
             axes.stairs(shares, np.asarray(edges), color=look.color, linestyle=look.line, linewidth=1.6)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel("distance after inversion")
         axes.set_ylabel("share of images")
 
@@ -245,6 +246,29 @@ def bands(series: Sequence[Band], xlabel: str, ylabel: str, name: str) -> Drawin
         axes.set_ylabel(ylabel)
 
     return _render(name, (WIDTH, 2.3), draw, [band.look for band in series], files=False)
+
+
+def roc(series: Sequence[tuple[Look, Sequence[tuple[Sequence[float], Sequence[float]]]]], name: str) -> Drawing:
+    """ROC curves of several networks each, as faint lines, and their mean at each x; for the page alone.
+
+    Args:
+        series: look, and for each network x and y: shares of real and of generated images that are called generated.
+    """
+    x = np.linspace(0, 1, 101)
+
+    def draw(axes: Axes) -> None:
+        axes.plot((0, 1), (0, 1), color=MUTED, linewidth=0.7)
+        for look, curves in series:
+            for curve in curves:
+                axes.plot(*curve, color=look.color, linewidth=0.7, alpha=0.35)
+            mean = np.mean([np.interp(x, *curve) for curve in curves], axis=0)
+            axes.plot([0, *x], [0, *mean], color=look.color, linestyle=look.line, clip_on=False)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("share of held-out images called generated")
+        axes.set_ylabel("share of own images found")
+
+    return _render(name, (WIDTH, 2.8), draw, [look for look, *_ in series], files=False)
 
 
 def noise_curves(

@@ -19,6 +19,20 @@ from noisegan.compare.report import grids, numbers
 
 DIFFERENCE_GAIN = 2
 """Differences of pixels are shown so many times enlarged."""
+IMAGE = {
+    "mse": "MSE",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "fresh_distance": "distance, fresh noise",
+    "seconds": "seconds per image",
+}
+NOISE = {
+    "lost_with_fresh_noise": "lost with fresh noise",
+    "autocorrelation": "autocorrelation",
+    "all_lags": "autocorrelation, all lags",
+    "mutual_information": "mutual information (bits)",
+}
+"""Measures of the tables, with their headings."""
 
 Array = NDArray[np.uint8]
 Figure = tuple[str, str, Markup]
@@ -53,7 +67,10 @@ def inversion_section(folder: Path, found: Mapping[str, Any], results: Mapping[s
         primary=primary,
         level=numbers.percent(1 - found["alpha"]),
         looks=looks.values(),
+        image=IMAGE,
+        noise=NOISE,
         curves=_curves(found, looks),
+        rocs=_rocs(found, looks),
         histograms=_histograms(found),
         stale=_networks(found["runs"]) != _networks(run for run in results["runs"] if run["status"] == "done"),
         pictures=_pictures(folder, found, primary),
@@ -87,6 +104,21 @@ def _curves(found: Mapping[str, Any], looks: Mapping[str, draw.Look]) -> list[li
             what = f"{cell['space']}, noise {cell['noise']}: against {label}"
             drawing = draw.bands(series, label, "distance", name)
             drawings[-1].append((what, f"Distance of held-out images, {what}", Markup(drawing.inline)))
+    return drawings
+
+
+def _rocs(found: Mapping[str, Any], looks: Mapping[str, draw.Look]) -> list[Figure]:
+    """The ROC curves of attribution: a figure for each cell."""
+    drawings = []
+    for part in found["attribution"]:
+        curves: dict[str, list[tuple[list[float], list[float]]]] = {}
+        for run in part.get("roc", []):
+            curves.setdefault(run["variant"], []).append((run["false_positives"], run["true_positives"]))
+        if curves:
+            series = [(looks[label], own) for label, own in curves.items()]
+            name = f"inversion-roc-{part['space'].replace('+', 'plus')}-{part['noise']}"
+            what = f"{part['space']}, noise {part['noise']}"
+            drawings.append((what, f"ROC curves of attribution, {what}", Markup(draw.roc(series, name).inline)))
     return drawings
 
 
