@@ -5,21 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import noisegan
 from noisegan.api import FeatureInjector, LatentInjector, NoiseSite, NoiseSource, Params, Strategy, StrategySpec
+from noisegan.core.adam import Adam
+from noisegan.core.images import to_bytes
 from noisegan.core.layers import set_precision
 from noisegan.core.noise import StreamNoise
 from noisegan.core.rng import Streams
 from noisegan.errors import NoiseganError
 from noisegan.inversion import noise as noise_module
+from noisegan.inversion import projector as projector_module
 from noisegan.inversion.losses import make_loss, parse_loss, seen
 from noisegan.inversion.noise import NoiseVariables, describe_noise, frozen_noise
 from noisegan.inversion.projector import (
@@ -28,6 +33,7 @@ from noisegan.inversion.projector import (
     Projector,
     ProjectorOptions,
     content_id,
+    digest_id,
     invert,
     schedule,
 )
@@ -113,6 +119,51 @@ def test_mean_and_scale_of_w_are_those_of_ten_thousand_latents() -> None:
     torch.testing.assert_close(found.mean.double(), mean, rtol=1e-5, atol=1e-6)
     assert found.scale == pytest.approx(float((w - mean).square().sum(dim=1).mean().sqrt()), rel=1e-5)
     assert float((G.mapping(found.z[None]) - found.mean).norm()) < 0.5 * found.scale
+
+
+def test_the_optimiser_follows_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = []
+
+    class Watched(Adam):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(projector_module, "Adam", Watched)
+    G = network("none")
+    invert(G, samples(G, 1)[0], ProjectorOptions(steps=20, lr=0.3, **MSE))
+    assert rates == pytest.approx([0.3 * schedule(i / 20)[0] for i in range(20)])
+    assert rates[0] == 0 < rates[-1] < 0.03
+    assert rates[10] == 0.3
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_w_is_perturbed_as_the_paper_says(space: str) -> None:
+    """With no learning rate w stays at the mean, and what the generator sees beside it is the perturbation."""
+    G = network("none")
+    mean, seen_ws = w_statistics(G), []
+    images, *_ = samples(G, 60)
+    spy = G.synthesis.register_forward_pre_hook(lambda module, arguments: seen_ws.append(arguments[0].detach()))
+    Projector(G, ProjectorOptions(space=space, steps=20, lr=0, noise="off", **MSE)).run(images)
+    spy.remove()
+    steps = seen_ws[-20 - 60 : -60]  # each image is rendered alone at the end
+    around = torch.stack(steps) - mean.mean  # [steps, N, num_ws, D]
+    assert bool((around == around[:, :, :1]).all()) == (space == "w")
+    found = around[:, :, 0].flatten(1).std(dim=1)
+    expected = torch.tensor([0.05 * mean.scale * max(0.0, 1 - i / 15) ** 2 for i in range(20)])
+    torch.testing.assert_close(found[:14], expected[:14], rtol=0.15, atol=0)  # 480 numbers: 5 standard errors
+    assert float(around[15:].abs().max()) < 1e-6
+    assert float((found[:14] / expected[:14]).mean()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("space", ["w", "w+", "pti"])
+def test_an_encoder_says_where_w_starts(space: str) -> None:
+    G = network("none")
+    targets, *_ = samples(G, 2)
+    encode = lambda images: images.flatten(1)[:, :8]  # noqa: E731
+    options = ProjectorOptions(space=space, steps=1, lr=0, pti_steps=1, **MSE)
+    for one, target in zip(invert(G, targets, options, encoder=encode), targets, strict=True):
+        assert torch.equal(one.w, encode(target[None]).expand(G.num_ws, -1))
 
 
 # The regulariser.
@@ -342,6 +393,25 @@ def test_pivotal_tuning_brings_a_strange_image_closer_and_leaves_the_network_alo
     assert all(torch.equal(value, before[name]) for name, value in G.state_dict().items())
 
 
+def test_images_are_taken_as_they_are_tuned_and_all_steps_count() -> None:
+    G = network()
+    taken: list[tuple[int, int]] = []
+    steps: list[int] = []
+    options = ProjectorOptions(space="pti", steps=4, pti_steps=3, **MSE)
+    targets, *_ = samples(G, 2)
+    projector = Projector(G, options)
+    kept = projector.run(targets, progress=steps.append, take=lambda found: taken.append((found.id, steps[-1])))
+    assert kept == []
+    assert taken == [(content_id(targets[0]), 8 + 3), (content_id(targets[1]), 8 + 6)]
+    assert steps == [2, 4, 6, 8, 9, 10, 11, 12, 13, 14]
+    assert options.steps_per_image == 7
+    (one,) = projector.run(targets[:1])
+    assert 0 < one.tuning_seconds < one.seconds
+    assert one.losses["tuning/mse"][0] == pytest.approx(
+        float((G.synthesis(one.w[None], {k: v[None] for k, v in one.noise.items()})[0] - targets[0]).square().mean())
+    )
+
+
 def test_without_the_regulariser_the_image_leaks_into_the_maps() -> None:
     """A network with strong noise and a constant w has only its noise to show a target with."""
     G = network("additive(strength=0.5)")
@@ -485,6 +555,14 @@ def test_small_and_large_images_are_brought_into_the_networks_range() -> None:
         assert 0 < float(loss(a, loss.prepare(b))["st-lpips-alex"]) < 5
 
 
+def test_large_images_are_seen_averaged_down_to_256() -> None:
+    loss = make_loss("st-lpips-alex", CPU)
+    a, b = (Streams(0)[name].source(ids=range(1)).normal(3, 512, 512).clamp(-1, 1) for name in "ab")
+    large = loss(a, loss.prepare(b))["st-lpips-alex"]
+    a, b = (F.avg_pool2d(x, 2) for x in (a, b))
+    torch.testing.assert_close(large, loss(a, loss.prepare(b))["st-lpips-alex"])
+
+
 # Refusals.
 
 
@@ -517,6 +595,8 @@ def test_a_loss_that_is_not_finite_is_told() -> None:
     G = network("none")
     with pytest.raises(NoiseganError, match="an inversion's loss is not finite"):
         invert(G, samples(G, 1)[0], ProjectorOptions(steps=30, lr=1e30, **MSE))
+    with pytest.raises(NoiseganError, match="the loss of a tuned generator is not finite: lower --pti-lr"):
+        invert(G, samples(G, 1)[0], ProjectorOptions(steps=1, space="pti", pti_lr=1e30, pti_steps=3, **MSE))
 
 
 def test_an_encoder_is_for_w_only() -> None:
@@ -531,6 +611,7 @@ def test_an_inversion_names_itself_by_content() -> None:
     assert content_id(image) == content_id(image.clone())
     assert content_id(image) != content_id(image + 0.1)
     assert 0 <= content_id(image) < 2**62
+    assert content_id(image) == digest_id(sha256(to_bytes(image).numpy().tobytes()).hexdigest())
     assert Inversion.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert noise_module.NOISES == ("off", "fixed", "optimised")
 

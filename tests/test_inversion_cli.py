@@ -13,16 +13,21 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from test_cli_train import mistake, run
+from test_inversion import samples
 from training import ALL_POINTS, SMALL, as_arguments
 
 import noisegan
 from noisegan.core.images import to_bytes
 from noisegan.errors import Interrupted, NoiseganError
 from noisegan.inversion import folders
+from noisegan.inversion import projector as projector_module
 from noisegan.inversion.encoder import load_encoder, train_encoder
+from noisegan.inversion.losses import make_loss
 from noisegan.inversion.output import read_projected
-from noisegan.inversion.projector import Projector
+from noisegan.inversion.projector import Projector, ProjectorOptions, invert
+from noisegan.inversion.spaces import w_statistics
 from noisegan.inversion.targets import read_targets
+from noisegan.inversion.tuning import tune
 
 QUICK = ["--steps", "6", "--loss", "mse", "--device", "cpu"]
 
@@ -102,6 +107,62 @@ def test_inverting_and_rendering_again(
         assert not np.array_equal(png(tmp_path / mode / "L.png"), png(out / "L" / "proj.png"))
 
 
+def test_frozen_noise_is_that_of_fixed(
+    networks: dict[Any, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "photos" / "a.png"), picture(tmp_path / "photos" / "b.png", seed=1)
+    out = tmp_path / "out"
+    code, _, err = run(
+        capsys, "project", "--network", str(networks[3]), "--target", str(tmp_path / "photos"), *QUICK,
+        "--noise", "fixed", "--noise-seed", "5", "--outdir", str(out),
+    )  # fmt: skip
+    assert code == 0, err
+
+    def again(name: str, *more: str) -> str:
+        code, text, err = run(
+            capsys, "generate", "--projected", str(out), "--outdir", str(tmp_path / name), "--noise-mode", *more
+        )
+        assert code == 0, err
+        return text
+
+    assert again("own", "frozen").endswith("(noise frozen, noise seed as projected)\n")
+    again("five", "frozen", "--noise-seed", "5"), again("other", "frozen", "--noise-seed", "6")
+    again("fresh", "fresh", "--noise-seed", "5")
+    for name in "ab":
+        proj = png(out / name / "proj.png")
+        np.testing.assert_array_equal(png(tmp_path / "own" / f"{name}.png"), proj)
+        np.testing.assert_array_equal(png(tmp_path / "five" / f"{name}.png"), proj)
+        for other in ("other", "fresh"):
+            assert not np.array_equal(png(tmp_path / other / f"{name}.png"), proj)
+    assert mistake(
+        capsys, "generate", "--projected", str(out), "--noise-seed", "77", "--outdir", str(tmp_path / "g")
+    ) == (
+        "error: --noise-seed has no meaning with --projected alone: its noise is what was found; add --noise-mode, or "
+        "leave it out"
+    )
+
+
+def test_float16_is_not_for_a_cpu(
+    networks: dict[Any, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, target = tmp_path / "out", str(picture(tmp_path / "a.png"))
+    base = ["project", "--network", str(networks[3]), "--target", target, *QUICK, "--outdir", str(out)]
+    assert mistake(capsys, *base, "--precision", "fp16") == (
+        "error: --precision fp16 needs a GPU (a CPU computes it hundreds of times slower): use bf16"
+    )
+    assert run(capsys, *base)[0] == 0
+    settings = out / "a" / "settings.json"
+    settings.write_text(settings.read_text().replace('"precision": "fp32"', '"precision": "fp16"'))
+    code, text, err = run(
+        capsys, "generate", "--projected", str(out), "--device", "cpu", "--outdir", str(tmp_path / "again")
+    )
+    assert code == 0, err
+    assert text.splitlines()[0] == (
+        "made in fp16, which needs a GPU: rendered in fp32 on this CPU, so not the very bytes of proj.png"
+    )
+    np.testing.assert_array_equal(png(tmp_path / "again" / "a.png"), png(out / "a" / "proj.png"))
+
+
 def test_low_precision_is_remembered(
     networks: dict[Any, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +194,8 @@ def test_size_and_colour_become_the_networks(tmp_path: Path) -> None:
     assert found.changes == "made opaque"
     picture(tmp_path / "two" / "a.png"), picture(tmp_path / "two" / "a.jpg"), picture(tmp_path / "two" / "b.png")
     (tmp_path / "two" / "notes.txt").write_text("not a picture")
+    (tmp_path / "two" / "._a.png").write_text("what macOS leaves beside a.png")
+    (tmp_path / "two" / "folder.png").mkdir()
     assert [t.name for t in read_targets(tmp_path / "two", resolution=8, channels=3)] == ["a.jpg", "a.png", "b"]
 
 
@@ -223,10 +286,64 @@ def test_what_is_finished_is_kept_and_the_rest_gone_on_with(
     assert str(caught.value) == (
         f"{out}/0 holds an inversion with other settings (steps differ); choose another --outdir, or delete it"
     )
+    unrelated = {"pti_steps": 7, "pti_lr": 0.1}
+    list(folders.project(networks[3], tmp_path / "photos", out, **common | unrelated))
+    settings = out / "0" / "settings.json"
+    for content in ("[]", "{}", "no json"):
+        settings.write_text(content)
+        with pytest.raises(NoiseganError, match="0 is there and holds no finished inversion; choose another --outdir"):
+            list(folders.project(networks[3], tmp_path / "photos", out, **common))
+        with pytest.raises(NoiseganError, match="0 holds no whole inversion"):
+            list(folders.render_again(out))
     shutil.rmtree(out / "0")
     (out / "0").mkdir()
     with pytest.raises(NoiseganError, match="0 is there and holds no finished inversion; choose another --outdir"):
         list(folders.project(networks[3], tmp_path / "photos", out, **common))
+
+
+def test_only_what_an_inversion_depends_on_refuses_a_rerun(networks: dict[Any, Path], tmp_path: Path) -> None:
+    target = picture(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    common: dict[str, Any] = {"steps": 1, "loss": "mse", "device": "cpu", "noise": "off"}
+
+    def project(**options: Any) -> list[str]:
+        return list(folders.project(networks[3], target, tmp_path / "out", **common | options))
+
+    project()
+    assert project(noise_weight=1.0, noise_seed=4, pti_steps=9) == ["1 of 1 images are there already"]
+    for options, name in (({"seed": 1}, "seed"), ({"noise": "fixed"}, "noise"), ({"space": "w+"}, "space")):
+        with pytest.raises(NoiseganError, match=rf"other settings \({name} differ"):
+            project(**options)
+    path = tmp_path / "out" / "a" / "settings.json"
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("encoder", "seed")}
+    path.write_text(json.dumps(older))
+    assert project() == ["1 of 1 images are there already"]
+
+
+def test_tuned_images_of_a_stopped_batch_are_kept(
+    networks: dict[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        picture(tmp_path / "photos" / f"{seed}.png", seed=seed)
+    out = tmp_path / "out"
+    out.mkdir()
+    common: dict[str, Any] = {"steps": 2, "pti_steps": 2, "space": "pti", "loss": "mse", "device": "cpu"}
+    calls = []
+
+    def stopping(*arguments: Any, **more: Any) -> Any:
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return tune(*arguments, **more)
+
+    monkeypatch.setattr(projector_module, "tune", stopping)
+    with pytest.raises(Interrupted, match="stopped: 2 of 3 images are finished"):
+        list(folders.project(networks[3], tmp_path / "photos", out, **common))
+    assert sorted(file.name for file in out.iterdir()) == ["0", "1"]
+    lines = list(folders.project(networks[3], tmp_path / "photos", out, **common))
+    assert [line.split(":")[0] for line in lines[:2]] == ["2 of 3 images are there already", "2"]
+    settings = json.loads((out / "2" / "settings.json").read_text())
+    assert 0 < settings["tuning_seconds"] < settings["seconds"]
 
 
 def test_an_image_that_cannot_be_written_leaves_no_half(
@@ -255,7 +372,7 @@ def test_another_network_does_not_render_an_inversion(
     assert line == (f"error: {out}/a was made by another network than {networks[4]}; give its own --network")
     (out / "a" / "projected_w.npz").write_bytes(b"cut short")
     with pytest.raises(NoiseganError, match="a holds no whole inversion"):
-        read_projected(out)
+        list(read_projected(out))
 
 
 def test_an_encoder_learns_w_and_starts_inversions(
@@ -286,10 +403,40 @@ def test_an_encoder_learns_w_and_starts_inversions(
     settings = json.loads((tmp_path / "o" / "t" / "settings.json").read_text())
     assert settings["perturbation"] == 0
     assert settings["encoder"]["sha256"]
+    moved = shutil.copytree(out, tmp_path / "moved")
+    again = {"steps": 1, "loss": "mse", "device": "cpu", "encoder": moved, "noise": "fixed"}
+    assert list(folders.project(networks[1], target, tmp_path / "o", **again)) == ["1 of 1 images are there already"]
+    with pytest.raises(NoiseganError, match=r"other settings .*encoder"):
+        list(folders.project(networks[1], target, tmp_path / "o", **again | {"encoder": None}))
+    with pytest.raises(NoiseganError) as caught:
+        load_encoder(out, G, torch.device("cpu"), network_sha256="0" * 64)
+    assert str(caught.value) == (
+        f"{out}/encoder.safetensors is the encoder of another network; train one for this one with train-encoder"
+    )
     with pytest.raises(NoiseganError, match="is the encoder of a network of another shape; train one for this one"):
         load_encoder(out, noisegan.load(networks[3], device="cpu").G_ema, torch.device("cpu"))
     with pytest.raises(NoiseganError, match=r"--kimg 0\.001 is less than one batch of 32 images; give a larger one"):
         train_encoder(G, kimg=0.001)
+    base = ["train-encoder", "--network", str(networks[1]), "--outdir", str(tmp_path / "e"), "--device", "cpu"]
+    for kimg in ("nan", "inf"):
+        assert mistake(capsys, *base, "--kimg", kimg) == f"error: --kimg must be a finite number, not {kimg}"
+
+
+@pytest.mark.slow
+def test_a_trained_networks_own_images_are_found_again_with_the_defaults(tmp_path: Path) -> None:
+    """Default loss and optimised noise, neither w nor noise known: below 0.006 each, a tenth of the mean image's."""
+    options = SMALL | {"kimg": 1, "tick": 1}
+    network = noisegan.train(outdir=str(tmp_path / "runs"), quiet=True, noise="additive(strength=0.1)", **options)
+    G = noisegan.load(network, device="cpu").G_ema
+    targets, _, noise = samples(G, 4)
+    distance = make_loss("st-lpips-alex", torch.device("cpu"))
+    mean = G.synthesis(w_statistics(G).mean.expand(4, G.num_ws, -1), noise)
+    start = float(distance(mean, distance.prepare(targets))["st-lpips-alex"].mean())
+    found = [one.final["st-lpips-alex"] for one in invert(G, targets, ProjectorOptions(steps=150))]
+    assert max(found) < 0.006
+    assert float(np.mean(found)) < 0.1 * start
+    strange = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (1, 1, 8, 8))).float()
+    assert invert(G, strange, ProjectorOptions(steps=50))[0].final["st-lpips-alex"] > 0.03
 
 
 def test_a_film_needs_imageio(networks: dict[Any, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,7 @@ def test_an_evaluation_from_end_to_end(
     arguments = [
         "invert-eval", "--network", str(network), "--data", str(both), "--images", "5", "--own-images", "3",
         "--hard-labels", "1", "--steps", "4", "--loss", "mse", "--device", "cpu", "--outdir", str(out),
+        "--seed", "1", "--noise-seed", "2", "--pti-steps", "5", "--pti-lr", "0.01",
     ]  # fmt: skip
     code, text, err = run(capsys, *arguments)
     assert code == 0, err
@@ -129,6 +130,9 @@ def test_an_evaluation_from_end_to_end(
         for noise in ("off", "fixed", "optimised")
     ]
     assert found["real_images"]["trained_on"] == 0
+    assert {name: found["projector"][name] for name in ("seed", "noise_seed", "pti_steps", "pti_lr")} == {
+        "seed": 1, "noise_seed": 2, "pti_steps": 5, "pti_lr": 0.01,
+    }  # fmt: skip
     assert len(found["contrasts"]) == 2 * (3 + 3 + 3)
     for cell in found["cells"]:
         every = cell["summary"]["all"]
@@ -154,6 +158,85 @@ def test_an_evaluation_from_end_to_end(
     assert mistake(capsys, *arguments, "--noise-weight", "3") == (
         f"error: {out} holds another evaluation (projector differ); choose another --outdir, or delete it"
     )
+
+
+def test_a_network_of_classes_is_asked_for_images_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "training.npz", images=images(16, 0), labels=np.arange(16) % 2)
+    np.savez(tmp_path / "plain.npz", images=images(6, 1))
+    np.savez(tmp_path / "labelled.npz", images=images(6, 1), labels=np.arange(6) % 3)
+    options = SMALL | {"data": str(tmp_path / "training.npz"), "kimg": 0.008, "tick": 0.008, "cond": True}
+    network = noisegan.train(outdir=str(tmp_path / "runs"), quiet=True, **options)
+    assert choose_held_out(facts_of(network), count=3, data=str(tmp_path / "plain.npz")).classes is None
+    known = choose_held_out(facts_of(network), count=6, data=str(tmp_path / "labelled.npz"))
+    assert known.classes == [0, 1, 2, 0, 1, 2]
+    out = tmp_path / "out"
+    base = [
+        "invert-eval", "--network", str(network), "--images", "2", "--spaces", "w", "--noise", "off", "--steps", "2",
+        "--loss", "mse", "--device", "cpu", "--outdir", str(out), "--data", str(tmp_path / "plain.npz"),
+    ]  # fmt: skip
+    assert mistake(capsys, *base, "--hard-labels", "1") == (
+        f"error: {tmp_path}/plain.npz has no labels, which --hard-labels needs: leave it out, or name labelled images"
+    )
+    needs = "error: this network is conditional: give --class 0 to 1 "
+    assert mistake(capsys, *base, "--spaces", "w,z") == needs + "(none was given)"
+    assert mistake(capsys, *base, "--class", "7") == needs + "(got 7)"
+    assert not list(out.iterdir())
+    code, _, err = run(capsys, *base)
+    assert code == 0, err
+
+
+def test_a_mistaken_option_claims_no_folder(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOISEGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("NOISEGAN_OFFLINE", "1")
+    network, both = trained
+    out = tmp_path / "out"
+    base = [
+        "invert-eval", "--network", str(network), "--data", str(both), "--images", "2", "--outdir", str(out),
+        "--device", "cpu",
+    ]  # fmt: skip
+    for option, value, sentence in (
+        ("--precision", "fp8", "precision 'fp8' is unknown: choose fp32, bf16, fp16"),
+        ("--precision", "fp16", "--precision fp16 needs a GPU (a CPU computes it hundreds of times slower): use bf16"),
+        ("--class", "1", "this network has no classes: leave out --class"),
+        ("--loss", "lpips-vgg", "the weights of the distance 'lpips-vgg' are not on this machine"),
+    ):
+        assert mistake(capsys, *base, option, value).startswith(f"error: {sentence}")
+        assert not list(out.iterdir())
+    (out / "settings.json").write_text("[]")
+    assert mistake(capsys, *base, "--loss", "mse") == (
+        f"error: {out}/settings.json cannot be read; delete it, or choose another --outdir"
+    )
+
+
+def test_the_curve_of_tuned_generators_ends_at_their_distance(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    network, both = trained
+    common: dict[str, Any] = QUICK | {"data": str(both), "images": 2, "own_images": 0, "noises": ["off"]}
+    out = tmp_path / "out"
+    out.mkdir()
+    list(evaluate_inversion(network, out, spaces=["w"], **common))
+    list(evaluate_inversion(network, out, spaces=["w", "pti"], pti_steps=3, **common))  # of which w knows nothing
+    plain, tuned = json.loads((out / "evaluation.json").read_text())["cells"]
+    curve = tuned["curve"]
+    assert curve["step"] == [1, 2, 3, 4, 5, 6, 7]
+    assert curve["distance"][:4] == pytest.approx(plain["curve"]["distance"], rel=1e-5)
+    assert curve["distance"][-1] == pytest.approx(tuned["summary"]["all"]["distance"]["mean"])
+    assert curve["seconds"][-1] == pytest.approx(tuned["summary"]["all"]["seconds"]["mean"])
+    rows = [json.loads(file.read_text()) for file in out.glob("inversions/real-pti-off/*/settings.json")]
+    tuning = np.mean([row["tuning_seconds"] for row in rows])
+    assert curve["seconds"][-1] - curve["seconds"][3] == pytest.approx(tuning)
+    assert np.diff(curve["seconds"]) == pytest.approx([curve["seconds"][0]] * 3 + [tuning / 3] * 3)
+    for file in out.glob("inversions/real-pti-off/*/settings.json"):  # as earlier versions left them
+        about = json.loads(file.read_text())
+        del about["tuning_seconds"]
+        file.write_text(json.dumps(about))
+    list(evaluate_inversion(network, out, spaces=["w", "pti"], pti_steps=3, **common))
+    seconds = json.loads((out / "evaluation.json").read_text())["cells"][1]["curve"]["seconds"]
+    assert np.diff([0, *seconds]) == pytest.approx([curve["seconds"][-1] / 7] * 7)
+    with pytest.raises(NoiseganError, match=r"holds another evaluation \(projector differ\)"):
+        list(evaluate_inversion(network, out, spaces=["w", "pti"], pti_steps=4, **common))
 
 
 def test_what_is_finished_is_kept(trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,8 @@ def command(
     noisegan generate --projected inverted --noise-mode fresh --outdir out
 
     Renders inversions again, one or a folder of them: with the noise found (the very bytes of proj.png), or with the
-    noise of --noise-mode. The network is the one that was inverted, unless --network says where it is now.
+    noise of --noise-mode, where frozen is the noise that --noise fixed keeps. The network is the one that was inverted,
+    unless --network says where it is now.
     """
     from noisegan import facade
 
@@ -60,6 +61,11 @@ def command(
             if given:
                 raise NoiseganError(f"{name} has no meaning with --projected: its w is what was found; leave it out")
         mode = noise_mode if chosen else None
+        if mode is None and noise_seed is not None:
+            raise NoiseganError(
+                "--noise-seed has no meaning with --projected alone: its noise is what was found; add --noise-mode, or "
+                "leave it out"
+            )
         _render_projected(projected, network, mode, noise_seed, outdir, device, plugins)
         return
     if network is None or seeds is None:
@@ -104,12 +110,20 @@ def _render_projected(
     """Render inversions with the noise that was found (mode None) or with that of a mode."""
     from noisegan.inversion.folders import render_again
 
-    seed = resolve_noise_seed(mode, noise_seed) if mode is not None else None
+    own = mode == "frozen" and noise_seed is None
+    seed = None if mode is None or own else resolve_noise_seed(mode, noise_seed)
     open_outdir(outdir)
     done = []
-    for name, image in render_again(folder, network, mode=mode, noise_seed=seed, device=device, plugins=plugins):
+    for name, image in render_again(
+        folder, network, mode=mode, noise_seed=seed, device=device, plugins=plugins, tell=click.echo
+    ):
         save_image(image, outdir / f"{name}.png")
         done.append(name)
-    settings = {"projected": str(folder), "images": done, "noise_mode": mode or "as found", "noise_seed": seed}
+    settings = {
+        "projected": str(folder),
+        "images": done,
+        "noise_mode": mode or "as found",
+        "noise_seed": "as projected" if own else seed,
+    }
     write_json(outdir / "generate.json", settings | {"network": str(network) if network is not None else None})
-    click.echo(f"{len(done)} images in {outdir} (noise {mode or 'as found'}, noise seed {seed})")
+    click.echo(f"{len(done)} images in {outdir} (noise {settings['noise_mode']}, noise seed {settings['noise_seed']})")

@@ -119,6 +119,12 @@ def projector_options(function: F) -> F:
         click.option("--lr", default=0.1, show_default=True, help="largest learning rate"),
         click.option("--noise-weight", default=1e5, show_default=True, help="weight of the noise's autocorrelation"),
         click.option("--class", "class_index", type=int, help="class of a conditional network; needed for space z"),
+        click.option("--pti-steps", default=350, show_default=True, help="steps of pivotal tuning, in space pti"),
+        click.option("--pti-lr", default=3e-4, show_default=True, help="its learning rate"),
+        click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="of perturbations"),
+        click.option(
+            "--noise-seed", default=0, show_default=True, type=click.IntRange(0), help="of noise at the start"
+        ),
         click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="images at a time"),
         click.option("--precision", default="fp32", show_default=True, help="fp32; bf16 in large layers"),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto"),

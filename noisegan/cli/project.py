@@ -17,10 +17,7 @@ from noisegan.cli.options import boolean_option, load_plugins, open_outdir, proj
 @click.option("--space", default="w", show_default=True, help="w, w+, z, or pti: tune the generator after w")
 @click.option("--noise", default="optimised", show_default=True, help="off, fixed or optimised")
 @click.option("--perturbation", type=float, help="of w, in sigma_w  [default: 0.05, 0 with an encoder]")
-@click.option("--pti-steps", default=350, show_default=True, help="steps of pivotal tuning")
 @click.option("--encoder", type=click.Path(path_type=Path), help="start from what train-encoder made")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="of perturbations")
-@click.option("--noise-seed", default=0, show_default=True, type=click.IntRange(0), help="of the noise at the start")
 @boolean_option("--save-video", default=False, help="write proj.mp4 (needs imageio[ffmpeg])  [default: no]")
 @projector_options
 def command(

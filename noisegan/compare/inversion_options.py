@@ -44,6 +44,10 @@ class InversionOptions(BaseModel):
     loss: str = Field(ProjectorOptions.loss, description="distances with weights, as of `noisegan project`")
     lr: float = Field(ProjectorOptions.lr, ge=0, description="largest learning rate")
     noise_weight: float = Field(ProjectorOptions.noise_weight, ge=0, description="weight of the noise's regulariser")
+    pti_steps: int = Field(ProjectorOptions.pti_steps, ge=1, description="steps of the tuning, in the space pti")
+    pti_lr: float = Field(ProjectorOptions.pti_lr, ge=0, description="learning rate of the tuning")
+    seed: int = Field(ProjectorOptions.seed, ge=0, description="of perturbations and of the latents' statistics")
+    noise_seed: int = Field(ProjectorOptions.noise_seed, ge=0, description="of the noise that inversions start from")
     class_index: int | None = Field(None, ge=0, description="class of a conditional network; needed for space z")
     data: str | None = Field(None, description="real images that were not trained on; default: as [train]")
     resize: str | None = Field(None, description="how they are resized; default: as for training")
@@ -81,6 +85,10 @@ class InversionOptions(BaseModel):
             loss=self.loss,
             lr=self.lr,
             noise_weight=self.noise_weight,
+            pti_steps=self.pti_steps,
+            pti_lr=self.pti_lr,
+            seed=self.seed,
+            noise_seed=self.noise_seed,
             class_index=self.class_index,
         )
 

@@ -25,6 +25,7 @@ from noisegan.inversion.evaluate import REAL, check_labels, evaluate_inversion
 from noisegan.inversion.evaluation_folder import evaluation_settings, other_settings, read_evaluation
 from noisegan.inversion.heldout import HeldOut, choose_held_out
 from noisegan.inversion.losses import make_loss
+from noisegan.inversion.precision import check_precision
 from noisegan.manager import Plugins
 from noisegan.planning import pairing_data
 
@@ -169,7 +170,7 @@ def prepare_inverter(
         dataset: what all are trained on.
 
     Raises:
-        NoiseganError: when no image is held out, or weights of the distances are missing.
+        NoiseganError: when no image is held out, weights of the distances are missing, or float16 is asked of a CPU.
     """
     if not experiment.inverts:
         return None
@@ -181,6 +182,7 @@ def prepare_inverter(
     }
     _check_class(options, dataset.c_dim)
     try:
+        check_precision(options.precision, device)
         make_loss(options.loss, device)
         held_out = draw_images(facts, options)
     except Interrupted:

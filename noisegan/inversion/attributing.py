@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from noisegan import facade
 from noisegan.errors import NoiseganError
 from noisegan.files import atomic_path, unwritable, write_json
 from noisegan.inversion.attribution import real_p, separate, threshold
-from noisegan.inversion.evaluate import OWN, REAL, evaluate_inversion
+from noisegan.inversion.evaluate import OWN, REAL, evaluate_inversion, told
 from noisegan.inversion.evaluation_folder import RESULT
 from noisegan.inversion.folders import project
+from noisegan.inversion.heldout import HeldOut, choose_held_out
 from noisegan.inversion.losses import parse_loss
-from noisegan.inversion.output import read_projected
-from noisegan.inversion.targets import read_targets
+from noisegan.inversion.output import read_inversion
+from noisegan.inversion.projector import ProjectorOptions
+from noisegan.inversion.targets import Target, read_targets
 from noisegan.manager import Plugins
 
 RESULT_FILE, PICTURE = "attribution.json", "attribution.png"
@@ -68,10 +71,19 @@ def attribute(
         Interrupted: when the user stops; finished inversions are kept.
     """
     plugins = plugins or Plugins()
-    threshold(np.arange(max(images, 0), dtype=np.float64), false_positives)  # refused before the work, not after it
+    if images < 2:
+        raise NoiseganError(f"--images must be 2 or more, not {images}")
+    threshold(np.arange(images), false_positives)  # refused before the work, not after it
+    ProjectorOptions(space=space, noise=noise, loss=loss, **_without_none(options))
+    snapshot = facade.load(network, plugins=plugins, device="cpu")
+    asked: list[Target] = []
     if target is not None:
-        G = facade.load(network, plugins=plugins, device="cpu").G_ema
-        read_targets(target, resolution=G.resolution, channels=G.img_channels)
+        G = snapshot.G_ema
+        asked = read_targets(target, resolution=G.resolution, channels=G.img_channels)
+    held_out = choose_held_out(
+        snapshot.facts, count=images, data=data, resize=resize, crop=crop, seed=draw_seed, allow_trained=allow_trained
+    )
+    _check_enough(held_out, images, false_positives)
     calibration, inverted = outdir / "calibration", outdir / "inverted"
     for folder in (calibration, inverted):
         try:
@@ -86,16 +98,13 @@ def attribute(
         "loss": loss,
     }
     known = evaluate_inversion(
-        network, calibration, data=data, resize=resize, crop=crop, images=images, draw_seed=draw_seed,
-        allow_trained=allow_trained, spaces=[space], noises=[noise], **shared, **options,
+        network, calibration, held_out=held_out, images=images, spaces=[space], noises=[noise], **shared, **options
     )  # fmt: skip
     yield next(known)  # which images
     for _ in known:
         pass
     evaluation = json.loads((calibration / RESULT).read_text(encoding="utf-8"))
     distances = {cell["images"]: [row["distance"] for row in cell["images_measured"]] for cell in evaluation["cells"]}
-    if len(distances[REAL]) < 2:
-        raise NoiseganError("one known real image tells nothing; name more with --data")
     result = {
         "network": evaluation["network"],
         "network_sha256": evaluation["network_sha256"],
@@ -110,7 +119,7 @@ def attribute(
         ):  # fmt: skip
             if line.endswith("there already"):
                 yield line
-        rows = _decide(inverted, loss, distances[REAL], result["threshold"])
+        rows = _decide([inverted / each.name for each in asked], loss, distances[REAL], result["threshold"])
     write_json(outdir / RESULT_FILE, result | {"images": rows})
     _draw(outdir / PICTURE, distances[OWN], distances[REAL], result, rows)
     yield from _told(result, rows)
@@ -121,10 +130,25 @@ def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _decide(inverted: Path, loss: str, real: list[float], limit: float) -> list[dict[str, Any]]:
+def _check_enough(held_out: HeldOut, wanted: int, false_positives: float) -> None:
+    """Raises:
+    NoiseganError: when there are too few known real images, however many were wanted.
+    """
+    drawn = len(held_out.indices)
+    with suppress(NoiseganError):
+        threshold(np.arange(drawn), false_positives)
+        if drawn > 1:
+            return
+    raise NoiseganError(
+        f"{told(held_out, wanted)}: too few to tell a share of {false_positives:g} false positives; name others with "
+        "--data, or allow more with --false-positives"
+    )
+
+
+def _decide(inverted: Sequence[Path], loss: str, real: list[float], limit: float) -> list[dict[str, Any]]:
     """A row per image in question."""
     rows = []
-    for one in read_projected(inverted):
+    for one in map(read_inversion, inverted):
         distances = one.settings["distances"]
         distance = sum(weight * distances[name] for name, weight in parse_loss(loss))
         rows.append(

@@ -83,8 +83,10 @@ def train_encoder(
         what predicting the mean would give.
 
     Raises:
-        NoiseganError: for kimg below one batch.
+        NoiseganError: for kimg below one batch, or not finite.
     """
+    if not math.isfinite(kimg):
+        raise NoiseganError(f"--kimg must be a finite number, not {kimg}")
     steps = round(kimg * 1000) // batch
     if steps < 1:
         raise NoiseganError(f"--kimg {kimg:g} is less than one batch of {batch} images; give a larger one")
@@ -126,11 +128,14 @@ def save_encoder(path: Path, encoder: Encoder, about: dict[str, Any]) -> None:
         save_file(tensors, temporary, metadata={"noisegan": json.dumps(facts)})
 
 
-def load_encoder(path: str | Path, G: Generator, device: torch.device) -> Encoder:
+def load_encoder(path: str | Path, G: Generator, device: torch.device, *, network_sha256: str | None = None) -> Encoder:
     """The encoder in a file, or in the folder that `train-encoder` wrote.
 
+    Args:
+        network_sha256: of the snapshot that G is of; default: any of its shape.
+
     Raises:
-        NoiseganError: when there is none, or it is of networks of another shape.
+        NoiseganError: when there is none, or it is of another network.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
@@ -148,6 +153,8 @@ def load_encoder(path: str | Path, G: Generator, device: torch.device) -> Encode
         encoder.load_state_dict(tensors, strict=True)
     except RuntimeError:
         raise NoiseganError(f"{path} is the encoder of a network of another shape; train one for this one") from None
+    if network_sha256 is not None and facts.get("network_sha256", network_sha256) != network_sha256:
+        raise NoiseganError(f"{path} is the encoder of another network; train one for this one with train-encoder")
     encoder.about = {"path": str(path.resolve()), "sha256": file_sha256(path)}
     return encoder.to(device).eval().requires_grad_(False)
 

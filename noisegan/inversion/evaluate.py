@@ -30,9 +30,7 @@ from noisegan import facade
 from noisegan.core.data import open_dataset
 from noisegan.core.generator import Generator
 from noisegan.core.images import to_float
-from noisegan.core.layers import set_precision, settle
 from noisegan.core.reporting import counting
-from noisegan.core.state import DTYPES
 from noisegan.errors import Interrupted, NoiseganError
 from noisegan.files import atomic_path, unwritable, write_json
 from noisegan.inversion.evaluation_folder import RESULT, claim, evaluation_settings, write_targets
@@ -40,10 +38,11 @@ from noisegan.inversion.folders import project
 from noisegan.inversion.heldout import HeldOut, choose_held_out
 from noisegan.inversion.losses import Loss, make_loss, parse_loss
 from noisegan.inversion.noise import NOISES, NoiseInfo, describe_noise
-from noisegan.inversion.output import ARRAYS, Projected, read_projected
+from noisegan.inversion.output import ARRAYS, Projected, read_inversion
+from noisegan.inversion.precision import check_precision, compute_in
 from noisegan.inversion.projector import ProjectorOptions
 from noisegan.inversion.quality import compare_images, fresh_distances, measure_noise
-from noisegan.inversion.spaces import SPACES
+from noisegan.inversion.spaces import SPACES, check_class
 from noisegan.inversion.summary import LEVEL, contrasts, summarise, table, worst_images
 from noisegan.inversion.targets import read_targets
 from noisegan.manager import Plugins
@@ -51,6 +50,7 @@ from noisegan.metrics.evaluate import generate
 
 TABLE = "images.csv"
 REAL, OWN = "real", "own"
+Array = NDArray[np.float64]
 CURVE = 40
 """Points of the curves over steps."""
 
@@ -119,6 +119,9 @@ def evaluate_inversion(
     cells = _cells(spaces, noises, own=own_images > 0)
     chosen = ProjectorOptions(steps=steps, loss=loss, **options)
     snapshot = facade.load(network, plugins=plugins, device=device)
+    check_precision(precision, snapshot.device)
+    check_class(snapshot.G_ema, spaces, chosen.class_index)
+    distances = make_loss(loss, snapshot.device)
     if held_out is None:
         held_out = choose_held_out(
             snapshot.facts,
@@ -157,9 +160,8 @@ def evaluate_inversion(
         yield f"inverted: {cell.kind} images, space {cell.space}, noise {cell.noise}"
 
     G = snapshot.G_ema
-    set_precision(G.synthesis, DTYPES[precision])
-    settle(G, snapshot.device)
-    measure = _Measure(G, make_loss(loss, snapshot.device), describe_noise(G))
+    compute_in(G, precision, snapshot.device)
+    measure = _Measure(G, distances, describe_noise(G))
     found = []
     try:
         for cell in cells:
@@ -223,12 +225,11 @@ def _evaluate_cell(
     """Rows, summaries and curve of one cell."""
     G = measure.G
     targets = read_targets(outdir / "targets" / cell.kind, resolution=G.resolution, channels=G.img_channels)
-    inverted = {each.name: each for each in read_projected(outdir / "inversions" / cell.folder)}
     rows: list[dict[str, Any]] = []
     curves = []
     with counting(f"measuring {cell.folder}") as progress:
         for i, target in enumerate(targets):
-            one = inverted[target.name]
+            one = read_inversion(outdir / "inversions" / cell.folder / target.name)
             row: dict[str, Any] = {"image": target.name}
             if cell.kind == REAL:
                 if held_out.classes is not None:
@@ -236,7 +237,7 @@ def _evaluate_cell(
                 if held_out.trained_on is not None:
                     row["trained_on"] = held_out.trained_on[i]
             rows.append(row | measure(one, to_float(target.image)))
-            curves.append(_curve(one.folder, one.settings["loss"]))
+            curves.append(_curve(one))
             progress(i + 1, len(targets))
     worst = worst_images({row["image"]: row["distance"] for row in rows})
     parts = {"all": rows, "worst_decile": [row for row in rows if row["image"] in worst]}
@@ -247,7 +248,7 @@ def _evaluate_cell(
         "n": len(rows),
         "summary": {part: summarise(own) for part, own in parts.items()},
         "worst_images": sorted(worst),
-        "curve": _mean_curve(curves, float(np.mean([row["seconds"] for row in rows]))),
+        "curve": _mean_curve(curves),
         "images_measured": rows,
     }
 
@@ -319,23 +320,34 @@ class _NoLabels:
         return torch.zeros(len(indices), 0)
 
 
-def _curve(folder: Path, loss: str) -> NDArray[np.float64]:
-    """The weighted distance after each step, [steps], of the perturbed latent."""
-    with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-        terms = [weight * arrays[f"loss/{name}"].astype(np.float64) for name, weight in parse_loss(loss)]
-    total: NDArray[np.float64] = np.sum(terms, axis=0)
-    return total
+def _curve(one: Projected) -> tuple[Array, Array]:
+    """The weighted distance at each step, first of the perturbed latent, then of the tuned generator; seconds; [steps].
+
+    Seconds are shared out evenly over the steps of a stage; over all, for inversions that do not tell their tuning's.
+    """
+    terms = parse_loss(one.settings["loss"])
+
+    def total(values: Mapping[str, Any], prefix: str) -> Array:
+        found: Array = np.sum([weight * np.float64(values[f"{prefix}{name}"]) for name, weight in terms], axis=0)
+        return found
+
+    with np.load(one.folder / ARRAYS, allow_pickle=False) as arrays:
+        distance = total(arrays, "loss/")
+        if one.tuned is None:
+            return distance, np.linspace(0, one.settings["seconds"], len(distance) + 1)[1:]
+        tuning = total(arrays, "loss/tuning/")
+    tuned = np.append(tuning[1:], total(one.settings["distances"], ""))  # each is from before its step
+    share = len(tuned) / (len(distance) + len(tuned))
+    before = one.settings["seconds"] - one.settings.get("tuning_seconds", share * one.settings["seconds"])
+    stages = np.linspace(0, before, len(distance) + 1), np.linspace(before, one.settings["seconds"], len(tuned) + 1)
+    return np.concatenate([distance, tuned]), np.concatenate([stage[1:] for stage in stages])
 
 
-def _mean_curve(curves: Sequence[NDArray[np.float64]], seconds: float) -> dict[str, Any]:
-    """Quality against steps and seconds, mean over images; at most `CURVE` points. Seconds are shared out evenly."""
-    mean = np.mean(curves, axis=0)
+def _mean_curve(curves: Sequence[tuple[Array, Array]]) -> dict[str, Any]:
+    """Quality against steps and seconds, mean over images; at most `CURVE` points."""
+    mean, seconds = np.mean(curves, axis=0)  # [2, steps]
     steps = np.unique(np.linspace(0, len(mean) - 1, min(CURVE, len(mean))).round().astype(int))
-    return {
-        "step": (steps + 1).tolist(),
-        "seconds": [seconds * float(step + 1) / len(mean) for step in steps],
-        "distance": mean[steps].tolist(),
-    }
+    return {"step": (steps + 1).tolist(), "seconds": seconds[steps].tolist(), "distance": mean[steps].tolist()}
 
 
 def _finite(value: float) -> float | None:

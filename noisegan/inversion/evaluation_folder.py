@@ -14,7 +14,7 @@ from noisegan.errors import NoiseganError
 from noisegan.files import unwritable, write_json
 from noisegan.inversion.heldout import HeldOut
 from noisegan.inversion.output import file_sha256
-from noisegan.inversion.projector import ProjectorOptions
+from noisegan.inversion.projector import ProjectorOptions, unused_options
 
 SETTINGS, RESULT = "settings.json", "evaluation.json"
 _ADDED = ("indices", "drawn", "left_out_as_trained_on", "trained_on")
@@ -61,14 +61,15 @@ def read_evaluation(outdir: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     found = _read(outdir / RESULT)
     if found is None:
         return None
-    there = found | {"real_images": found["real_images"] | {"path": None}}
+    there = found | {"real_images": (found.get("real_images") or {}) | {"path": None}}
     return found if all(there.get(n) == value for n, value in settings.items() if n != "network") else None
 
 
 def other_settings(outdir: Path, settings: Mapping[str, Any]) -> list[str]:
     """Names of the settings that make the inversions in a folder others than are wanted.
 
-    More images, spaces, kinds of noise and hard labels are no such difference: they only add to what is there.
+    More images, spaces, kinds of noise and hard labels are no such difference: they only add to what is there. Nor are
+    options that what is there does not depend on.
 
     Raises:
         NoiseganError: when settings.json cannot be read.
@@ -76,7 +77,8 @@ def other_settings(outdir: Path, settings: Mapping[str, Any]) -> list[str]:
     there = _read(outdir / SETTINGS)
     if there is None:
         return []
-    before, now = _lasting(there), _lasting(settings)
+    unused = unused_options(there.get("spaces") or (), there.get("noises") or ())
+    before, now = _lasting(there, unused), _lasting(settings, unused)
     return [name for name in now if before[name] != now[name]]
 
 
@@ -110,18 +112,24 @@ def write_targets(folder: Path, names: Sequence[str], images: Tensor) -> None:
         save_image(image, folder / f"{name}.png")
 
 
-def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _lasting(settings: Mapping[str, Any], unused: set[str]) -> dict[str, Any]:
     """What every single inversion depends on. Where the network lies does not count, its content does."""
-    named = {name: settings.get(name) for name in ("network_sha256", "projector", "precision")}
+    named = {name: settings.get(name) for name in ("network_sha256", "precision")}
+    projector = ProjectorOptions().as_dict() | (settings.get("projector") or {})
     real = settings.get("real_images") or {}
-    return named | {"real_images": {name: value for name, value in real.items() if name not in _ADDED}}
+    return named | {
+        "projector": {name: value for name, value in projector.items() if name not in unused},
+        "real_images": {name: value for name, value in real.items() if name not in _ADDED},
+    }
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        raise NoiseganError(f"{path} cannot be read; delete it, or choose another --outdir") from None
+        content = None
+    if not isinstance(content, dict):
+        raise NoiseganError(f"{path} cannot be read; delete it, or choose another --outdir")
     return content

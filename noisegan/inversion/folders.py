@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,8 @@ from torch import Tensor
 
 from noisegan import facade
 from noisegan.core.images import to_bytes
-from noisegan.core.layers import set_precision, settle
 from noisegan.core.noise import noise_mode
 from noisegan.core.reporting import counting
-from noisegan.core.state import DTYPES
 from noisegan.errors import Interrupted, NoiseganError
 from noisegan.inversion.encoder import load_encoder
 from noisegan.inversion.output import (
@@ -27,7 +25,8 @@ from noisegan.inversion.output import (
     video_writer,
     write_inversion,
 )
-from noisegan.inversion.projector import Projector, ProjectorOptions
+from noisegan.inversion.precision import check_precision, compute_in
+from noisegan.inversion.projector import Inversion, Projector, ProjectorOptions, digest_id
 from noisegan.inversion.targets import as_batch, read_targets
 from noisegan.manager import Plugins
 
@@ -60,26 +59,27 @@ def project(
         **options: fields of `ProjectorOptions`. `perturbation` is 0 with an encoder where it is left out.
 
     Yields:
-        a line for each finished image, when it is finished, and one at the end.
+        a line for each finished image, when its batch is, and one at the end.
 
     Raises:
         NoiseganError: for mistakes in the options, targets that cannot be read, folders that hold something else.
-        Interrupted: when the user stops; finished images are kept.
+        Interrupted: when the user stops; finished images are kept, in the space pti those of an unfinished batch too.
     """
     if options.get("perturbation") is None:  # what an encoder saw is not to be shaken off
         options["perturbation"] = ProjectorOptions.perturbation if encoder is None else 0.0
     chosen = ProjectorOptions(**options)
-    if precision not in DTYPES:
-        raise NoiseganError(f"precision {precision!r} is unknown: choose {', '.join(DTYPES)}")
     if save_video:
         video_writer()
     snapshot = facade.load(network, plugins=plugins, device=device)
-    G = snapshot.G_ema
+    check_precision(precision, snapshot.device)
+    G, digest = snapshot.G_ema, file_sha256(snapshot.path)
     targets = read_targets(target, resolution=G.resolution, channels=G.img_channels)
-    start = load_encoder(encoder, G, snapshot.device) if encoder is not None else None
+    start = None
+    if encoder is not None:
+        start = load_encoder(encoder, G, snapshot.device, network_sha256=digest)
     shared = {
         "network": str(snapshot.path.resolve()),
-        "network_sha256": file_sha256(snapshot.path),
+        "network_sha256": digest,
         "precision": precision,
         "encoder": start.about if start is not None else None,
     } | chosen.as_dict()
@@ -90,35 +90,38 @@ def project(
         yield f"{len(targets) - len(waiting)} of {len(targets)} images are there already"
     if not waiting:
         return
-    set_precision(G.synthesis, DTYPES[precision])
-    settle(G, snapshot.device)
+    compute_in(G, precision, snapshot.device)
     projector = Projector(G, chosen, encoder=start)
     told = {"loss_weights": projector.loss.describe()} | _noise_told(projector)
-    done = 0
+    lines: list[str] = []
+
+    def write(found: Inversion) -> None:
+        each, own = waiting[len(lines)]
+        about = {"target": str(each.path.resolve()), "target_changes": each.changes}
+        write_inversion(outdir, each, found, own | about | told, video=save_video)
+        distances = ", ".join(f"{name} {value:.4f}" for name, value in found.final.items())
+        changes = f" ({each.changes})" if each.changes else ""
+        lines.append(f"{each.name}: {distances}, {found.seconds:.1f} s{changes}")
+
+    per_image = chosen.steps_per_image
     try:
         with counting(f"{len(waiting)} images, steps") as progress:
             for first in range(0, len(waiting), batch):
-                part = waiting[first : first + batch]
-                count = len(part)
-                found = projector.run(
-                    as_batch([each for each, _ in part]),
+                projector.run(
+                    as_batch([each for each, _ in waiting[first : first + batch]]),
                     frames=VIDEO_FRAMES if save_video else STRIP,
-                    progress=lambda steps, first=first, count=count: progress(  # type: ignore[misc]
-                        first * chosen.steps + steps * count, len(waiting) * chosen.steps
+                    progress=lambda steps, first=first: progress(  # type: ignore[misc]
+                        first * per_image + steps, len(waiting) * per_image
                     ),
+                    take=write,
                 )
-                for (each, own), inversion in zip(part, found, strict=True):
-                    about = {"target": str(each.path.resolve()), "target_changes": each.changes}
-                    write_inversion(outdir, each, inversion, own | about | told, video=save_video)
-                    done += 1
-                    distances = ", ".join(f"{name} {value:.4f}" for name, value in inversion.final.items())
-                    changes = f" ({each.changes})" if each.changes else ""
-                    yield f"{each.name}: {distances}, {inversion.seconds:.1f} s{changes}"
+                yield from lines[first:]
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped: {done} of {len(waiting)} images are finished in {outdir}; the same command goes on with the rest"
+            f"stopped: {len(lines)} of {len(waiting)} images are finished in {outdir}; the same command goes on with "
+            "the rest"
         ) from None
-    yield f"{done} images in {outdir} (space {chosen.space}, noise {chosen.noise}, {chosen.steps} steps)"
+    yield f"{len(lines)} images in {outdir} (space {chosen.space}, noise {chosen.noise}, {chosen.steps} steps)"
 
 
 def render_again(
@@ -129,6 +132,7 @@ def render_again(
     noise_seed: int | None = None,
     device: str = "auto",
     plugins: Plugins | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Render inversions again, one at a time.
 
@@ -136,7 +140,9 @@ def render_again(
         folder: of one inversion, or of several.
         network: where their network is; default: where it was.
         mode: None for the noise that was found, else `fresh`, `frozen` or `off`.
-        noise_seed: of that noise; an image's id in it is its content's.
+        noise_seed: of that noise; an image's id in it is its content's. Default: for `fresh` chance, for `frozen` that
+            of the inversion, so that one with fixed noise is shown as it was.
+        tell: called with what the user should know.
 
     Yields:
         (name, image [C, R, R] uint8)
@@ -155,13 +161,19 @@ def render_again(
             raise NoiseganError(f"{projected.folder} was made by another network than {wanted}; give its own --network")
         if settings["precision"] != precision:
             precision = settings["precision"]
-            set_precision(G.synthesis, DTYPES[precision])
-            settle(G, snapshot.device)
-        ids = [int(settings["target_sha256"][:15], 16)]
+            slow = precision == "fp16" and snapshot.device.type == "cpu"
+            if slow:
+                tell("made in fp16, which needs a GPU: rendered in fp32 on this CPU, so not the very bytes of proj.png")
+            compute_in(G, "fp32" if slow else precision, snapshot.device)
         noise = None
         if mode is not None:
+            seed, number = noise_seed, digest_id(settings["target_sha256"])
+            if mode == "frozen":
+                seed = settings.get("noise_seed", 0) if seed is None else seed
+            else:
+                number += 2**62  # no id of an inversion: what it started from is not fresh
             with torch.no_grad():
-                noise = G.draw_noise(noise_mode(mode, 1, seed=noise_seed, ids=ids), 1)
+                noise = G.draw_noise(noise_mode(mode, 1, seed=seed, ids=[number]), 1)
         yield projected.name, to_bytes(projected.render(G, noise)).cpu()
 
 

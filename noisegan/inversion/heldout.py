@@ -27,6 +27,7 @@ from torch import Tensor
 from noisegan.core.config import TrainConfig
 from noisegan.core.data import ImageDataset, open_dataset
 from noisegan.core.data.builtin import FASHION_SYSTEM
+from noisegan.core.data.locate import open_source
 from noisegan.core.reporting import counting
 from noisegan.errors import NoiseganError
 from noisegan.files import atomic_path, cache_folder
@@ -95,24 +96,28 @@ def choose_held_out(
         count: images wanted; fewer where there are fewer.
         data: as for training; default: what the network was trained on, which only fashion-mnist has images beside.
         resize, crop: default: as for training.
-        labels: whether classes are needed.
+        labels: whether classes are needed. Those of a conditional network's images are told where there are any.
         seed: of the choice.
         allow_trained: draw from training images too, and tell which they are.
 
     Raises:
-        NoiseganError: when none is held out, or the images do not fit the network.
+        NoiseganError: when none is held out, the images do not fit the network, or they lack labels that are needed.
     """
     if count < 1:
         raise NoiseganError(f"--images must be 1 or more, not {count}")
     trained = facts["dataset"]
     wanted = data if data is not None else str(facts["config"]["data"])
+    source = _fashion_test() if wanted == FASHION else wanted
+    labelled = (labels or trained["cond"]) and open_source(source).classes() is not None
+    if labels and not labelled:
+        raise NoiseganError(f"{wanted} has no labels, which --hard-labels needs: leave it out, or name labelled images")
     with counting("reading images") as progress:
         dataset = open_dataset(
-            _fashion_test() if wanted == FASHION else wanted,
+            source,
             resolution=trained["resolution"],
             resize=resize if resize is not None else trained["resize"],
             crop=crop if crop is not None else trained["crop"],
-            cond=labels or trained["cond"],
+            cond=labelled,
             progress=progress,
         )
     if dataset.channels != trained["channels"]:

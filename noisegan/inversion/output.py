@@ -32,14 +32,18 @@ from noisegan.core.images import make_grid, save_image, to_bytes
 from noisegan.core.layers import settle
 from noisegan.errors import NoiseganError
 from noisegan.files import temporary_folder, unwritable, write_json
-from noisegan.inversion.projector import Inversion
+from noisegan.inversion.projector import Inversion, ProjectorOptions, unused_options
 from noisegan.inversion.targets import Target
 
 SETTINGS, ARRAYS, TUNED = "settings.json", "projected_w.npz", "tuned.safetensors"
 STRIP = 8
 """Images on the way that progress.png shows."""
 VIDEO_FRAMES, VIDEO_FPS = 120, 24
+DEFAULTS = {"encoder": None} | ProjectorOptions().as_dict()
+"""Of settings, for folders that were written before there was such an option."""
 _NOISE, _LOSS = "noise/", "loss/"
+_TOLD = {"network", "network_sha256", "precision", "space", "noise", "loss", "target_sha256", "distances", "seconds"}
+"""Without these settings.json is not that of an inversion."""
 
 
 def write_inversion(
@@ -79,6 +83,8 @@ def _fill(folder: Path, target: Target, found: Inversion, settings: Mapping[str,
     if video:
         _film(folder / "proj.mp4", target.image, frames)
     about = {"distances": found.final, "seconds": found.seconds, "frame_steps": found.frame_steps}
+    if found.tuned is not None:
+        about["tuning_seconds"] = found.tuning_seconds
     write_json(folder / SETTINGS, dict(settings) | about)
 
 
@@ -92,19 +98,24 @@ def finished(outdir: Path, target: Target, settings: Mapping[str, Any]) -> bool:
     if not folder.exists():
         return False
     try:
-        there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        there = _settings(folder)
     except (OSError, ValueError):
         raise NoiseganError(f"{folder} is there and holds no finished inversion; choose another --outdir") from None
-    wanted = json.loads(json.dumps(dict(settings)))
-    # Where the network lies does not count: a folder that was moved is still its own, as the network's sha256 says.
-    names = [name for name in wanted if name != "network"]
-    other = [name for name in names if not isinstance(there, dict) or there.get(name) != wanted[name]]
+    before, now = _lasting(there), _lasting(json.loads(json.dumps(dict(settings))))
+    other = [name for name in now if before.get(name, DEFAULTS.get(name)) != now[name]]
     if other:
         raise NoiseganError(
             f"{folder} holds an inversion with other settings ({', '.join(other)} differ); choose another --outdir, "
             "or delete it"
         )
     return True
+
+
+def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an inversion depends on. Where its network and its encoder lie does not count, their content does."""
+    unused = unused_options([settings["space"]], [settings["noise"]]) | {"network"}
+    lasting = {name: value for name, value in settings.items() if name not in unused}
+    return lasting | {"encoder": (settings.get("encoder") or {}).get("sha256")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,29 +154,45 @@ class Projected:
         return image[0]
 
 
-def read_projected(path: str | Path) -> list[Projected]:
-    """The inversion in a folder, or all those in the folders of an output folder, by name.
+def read_projected(path: str | Path) -> Iterator[Projected]:
+    """The inversion in a folder, or all those in the folders of an output folder, by name; each is read when asked for.
 
     Raises:
         NoiseganError: when there is none, or one is damaged.
     """
     path = Path(path)
     if (path / ARRAYS).is_file():
-        return [_read(path)]
+        yield read_inversion(path)
+        return
     folders = sorted(file.parent for file in path.glob(f"*/{ARRAYS}") if not file.parent.name.startswith("."))
     if not folders:
         raise NoiseganError(f"{path} holds no inversion ({ARRAYS}), nor do folders in it; make one with project")
-    return [_read(folder) for folder in folders]
+    yield from map(read_inversion, folders)
 
 
-def _read(folder: Path) -> Projected:
+def read_inversion(folder: Path) -> Projected:
+    """The inversion in a folder.
+
+    Raises:
+        NoiseganError: when there is none, or it is damaged.
+    """
     with _intact(folder):
         with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
             tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files if not name.startswith(_LOSS)}
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = _settings(folder)
         tuned = load_file(folder / TUNED) if (folder / TUNED).is_file() else None
         noise = {name[len(_NOISE) :]: tensor for name, tensor in tensors.items() if name.startswith(_NOISE)}
         return Projected(folder.name, folder, tensors["w"], noise, tuned, settings)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Raises:
+    OSError, ValueError: when they cannot be read, or are not those of an inversion.
+    """
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    if not isinstance(settings, dict) or not settings.keys() >= _TOLD:
+        raise ValueError(f"{SETTINGS} is none of an inversion")
+    return settings
 
 
 @contextmanager

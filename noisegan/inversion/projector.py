@@ -5,7 +5,7 @@
 
 Each image has its own latent, noise, optimiser state and stream of perturbations, named by the image's content: the
 loss is a sum over images and Adam acts on each number by itself, so what an image becomes does not depend on its batch
-(to rounding: convolutions of another batch size may sum in another order).
+(to rounding: convolutions of another batch size may sum in another order, and in float32 the steps make more of that).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -91,6 +91,21 @@ class ProjectorOptions:
         """Plain data for settings."""
         return asdict(self)
 
+    @property
+    def steps_per_image(self) -> int:
+        """All that are taken for an image, those of its tuning included."""
+        return self.steps + (self.pti_steps if self.space == "pti" else 0)
+
+
+def unused_options(spaces: Collection[str], noises: Collection[str]) -> set[str]:
+    """Fields of `ProjectorOptions` that change nothing in these spaces with these kinds of noise."""
+    unused = set() if "pti" in spaces else {"pti_steps", "pti_lr"}
+    if "optimised" not in noises:
+        unused.add("noise_weight")
+    if set(noises) <= {"off"}:
+        unused.add("noise_seed")
+    return unused
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversion:
@@ -102,11 +117,12 @@ class Inversion:
     noise: all noise of the generator by key, without the batch dimension, optimised or not.
     tuned: the generator's tuned tensors by name, in the space pti.
     image: the reconstruction [C, R, R] in about [-1, 1], rendered alone from `w` and `noise` (and `tuned`).
-    losses: per step and unweighted, of the perturbed latent: each distance by its name and `noise_regularisation`; of
-        the tuning `tuning/<distance>`.
+    losses: before each step and unweighted, of the perturbed latent: each distance by its name and
+        `noise_regularisation`; of the tuning `tuning/<distance>`.
     final: the distances of `image`.
     frames: images on the way [F, C, R, R], unperturbed, after the steps `frame_steps`.
-    seconds: the time of its batch divided by the images in it.
+    seconds: the time of its batch divided by the images in it, and that of its own tuning.
+    tuning_seconds: of those, its own tuning's.
     """
 
     id: int
@@ -116,6 +132,7 @@ class Inversion:
     losses: dict[str, NDArray[np.float32]]
     final: dict[str, float]
     seconds: float
+    tuning_seconds: float = 0.0
     z: Tensor | None = None
     tuned: dict[str, Tensor] | None = None
     frames: Tensor | None = None
@@ -160,6 +177,7 @@ class Projector:
         frames: int = 0,
         noise_start: Mapping[str, Tensor] | None = None,
         progress: Callable[[int], None] | None = None,
+        take: Callable[[Inversion], None] | None = None,
     ) -> list[Inversion]:
         """Invert one batch.
 
@@ -167,7 +185,11 @@ class Projector:
             targets: [N, C, R, R] in [-1, 1], as the network makes them.
             frames: images kept on the way, evenly spaced, the last after the last step.
             noise_start: the noise that `fixed` keeps and `optimised` starts from, [N, ...] by key; default: frozen.
-            progress: called with the finished steps of this batch.
+            progress: called with the finished steps of this batch, counted over images.
+            take: called with each inversion as soon as it is finished; none is kept then.
+
+        Returns:
+            One `Inversion` per target, in order; none with `take`.
 
         Raises:
             NoiseganError: when the targets do not fit the network, or the loss is not finite.
@@ -187,11 +209,20 @@ class Projector:
         path = self._optimise(latents, noise, prepared, ids, frames, progress)
         with torch.no_grad():
             ws, drawn = latents.ws(), {key: tensor.detach() for key, tensor in noise.tensors().items()}
-        per_image = []
-        for i, target in enumerate(targets):
-            per_image.append(self._finish(i, ids[i], target, latents, ws, drawn, path))
+        if not (path.finite() and bool(ws.isfinite().all())):
+            raise NoiseganError(
+                "an inversion's loss is not finite: the network may be damaged, or the learning rate is too large; "
+                "lower --lr"
+            )
         seconds = (time.monotonic() - started_s) / len(ids)
-        return [Inversion(seconds=seconds, **fields) for fields in per_image]
+        kept: list[Inversion] = []
+        for i, target in enumerate(targets):
+            tell = None
+            if progress is not None:
+                before = len(ids) * options.steps + i * options.pti_steps
+                tell = lambda steps, before=before: progress(before + steps)  # noqa: E731
+            (take or kept.append)(self._finish(i, ids[i], target, latents, ws, drawn, path, seconds, tell))
+        return kept
 
     def _optimise(
         self,
@@ -229,7 +260,7 @@ class Projector:
                 with torch.no_grad():
                     path.frames.append(synthesis(latents.ws(), noise.tensors()).cpu())
             if progress is not None:
-                progress(step + 1)
+                progress((step + 1) * len(ids))
         return path
 
     def _finish(
@@ -241,39 +272,42 @@ class Projector:
         ws: Tensor,
         noise: Mapping[str, Tensor],
         path: _Path,
-    ) -> dict[str, Any]:
-        """What is told of one image, after its generator was tuned where that is wanted."""
+        seconds: float,
+        progress: Callable[[int], None] | None,
+    ) -> Inversion:
+        """One image, its generator tuned where that is wanted. `seconds` are those that its steps took."""
         options = self.options
+        started_s = time.monotonic()
         own_ws, own_noise = ws[i : i + 1], {key: tensor[i : i + 1] for key, tensor in noise.items()}
-        losses = path.of(i)
-        finite = all(np.isfinite(values).all() for values in losses.values())
-        if not finite or not bool(own_ws.isfinite().all()):
-            raise NoiseganError(
-                "an inversion's loss is not finite: the network may be damaged, or the learning rate is too large; "
-                "lower --lr"
-            )
-        synthesis, tuned = self.G.synthesis, None
+        losses, synthesis, tuned = path.of(i), self.G.synthesis, None
         if options.space == "pti":
             synthesis, history = tune(
-                self.G, own_ws, own_noise, target[None], self.loss, steps=options.pti_steps, lr=options.pti_lr
-            )
+                self.G, own_ws, own_noise, target[None], self.loss, steps=options.pti_steps, lr=options.pti_lr,
+                progress=progress,
+            )  # fmt: skip
             losses |= {f"tuning/{name}": np.asarray(values, np.float32) for name, values in history.items()}
             tuned = {name: value.detach().cpu() for name, value in synthesis.named_parameters()}
         with torch.no_grad():
             image = synthesis(own_ws, own_noise)  # alone, as whoever renders it again will do it
             final = self.loss(image, self.loss.prepare(target[None]))
-        return {
-            "id": number,
-            "w": own_ws[0].detach().cpu().clone(),
-            "z": latents.leaf[i].detach().cpu().clone() if options.space == "z" else None,
-            "noise": {key: tensor[0].cpu().clone() for key, tensor in own_noise.items()},
-            "tuned": tuned,
-            "image": image[0].cpu(),
-            "losses": losses,
-            "final": {name: float(value[0]) for name, value in final.items()},
-            "frames": torch.stack([frame[i] for frame in path.frames]) if path.frames else None,
-            "frame_steps": sorted(path.frame_steps),
-        }
+        distances = {name: float(value[0]) for name, value in final.items()}
+        if not all(map(math.isfinite, distances.values())):
+            raise NoiseganError("the loss of a tuned generator is not finite: lower --pti-lr")
+        own_seconds = time.monotonic() - started_s
+        return Inversion(
+            id=number,
+            w=own_ws[0].detach().cpu().clone(),
+            z=latents.leaf[i].detach().cpu().clone() if options.space == "z" else None,
+            noise={key: tensor[0].cpu().clone() for key, tensor in own_noise.items()},
+            tuned=tuned,
+            image=image[0].cpu(),
+            losses=losses,
+            final=distances,
+            frames=torch.stack([frame[i] for frame in path.frames]) if path.frames else None,
+            frame_steps=sorted(path.frame_steps),
+            seconds=seconds + own_seconds,
+            tuning_seconds=own_seconds if tuned is not None else 0.0,
+        )
 
 
 def invert(
@@ -299,15 +333,14 @@ def invert(
     """
     check_targets(G, targets)
     projector = Projector(G, options or ProjectorOptions(), loss=loss, encoder=encoder)
-    total = len(targets) * projector.options.steps
+    each = projector.options.steps_per_image
     found: list[Inversion] = []
     for first in range(0, len(targets), batch):
         part = targets[first : first + batch]
         given = noise_start and {key: tensor[first : first + batch] for key, tensor in noise_start.items()}
         tell = None
         if progress is not None:
-            done, size = first * projector.options.steps, len(part)
-            tell = lambda steps, done=done, size=size: progress(done + steps * size, total)  # noqa: E731
+            tell = lambda steps, done=first * each: progress(done + steps, len(targets) * each)  # noqa: E731
         found += projector.run(part, frames=frames, noise_start=given, progress=tell)
     return found
 
@@ -320,8 +353,12 @@ def schedule(t: float) -> tuple[float, float]:
 
 def content_id(image: Tensor) -> int:
     """A number for an image's content as bytes, 0 to 2^62 - 1; [C, R, R] in [-1, 1]."""
-    digest = hashlib.sha256(to_bytes(image).cpu().contiguous().numpy().tobytes()).digest()
-    return int.from_bytes(digest[:8], "little") >> 2
+    return digest_id(hashlib.sha256(to_bytes(image).cpu().contiguous().numpy().tobytes()).hexdigest())
+
+
+def digest_id(sha256: str) -> int:
+    """The number of an image from the hexadecimal digest of its bytes, as settings tell it."""
+    return int.from_bytes(bytes.fromhex(sha256)[:8], "little") >> 2
 
 
 def check_targets(G: Generator, targets: Tensor) -> None:
@@ -342,6 +379,9 @@ class _Path:
     frame_steps: set[int]
     losses: list[dict[str, Tensor]] = field(default_factory=list)
     frames: list[Tensor] = field(default_factory=list)
+
+    def finite(self) -> bool:
+        return all(bool(value.isfinite().all()) for values in self.losses for value in values.values())
 
     def of(self, i: int) -> dict[str, NDArray[np.float32]]:
         """The losses of image i, [steps] by name."""

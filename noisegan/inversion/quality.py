@@ -92,8 +92,8 @@ def measure_noise(
         were pressed below them.
     all_lags: the sum over all lags but zero of squared autocorrelation, mean over maps: 1 for draws. It sees what the
         regulariser does not, such as correlation at three pixels.
-    mutual_information: with the target's edges, in bits per pixel of the maps: 0 on average for noise that knows
-        nothing of the target.
+    mutual_information: with the target's edges, in bits per pixel of the maps: 0 on average for draws; above where
+        both are stronger in the same places, such as the middle, whatever the target.
 
     Args:
         infos: what `describe_noise` found.
@@ -175,7 +175,7 @@ def mutual_information(noise: Array, edges: Array) -> float:
     The histogram estimator with about r^(2/3) bins a side, eight at most, between quantiles. It is far above zero even
     for independent numbers, by about (bins - 1)^2 / (2 r^2 ln 2) bits and by more where both maps are smooth. So the
     mean of the same estimate over circular displacements of the map is taken away, which keeps what each map is and
-    breaks only their alignment. The result is 0 on average where there is nothing to know, and may be negative.
+    breaks only their alignment. The result is 0 on average for white noise, and may be negative.
     """
     count = noise.size
     bins = max(2, min(MOST_BINS, round(count ** (1 / 3))))

@@ -9,6 +9,7 @@ pti  w, then the generator is tuned around it (`noisegan.inversion.tuning`)
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +63,14 @@ def w_statistics(G: Generator, *, seed: int = 0, class_index: int | None = None)
     distance2 = (w - mean).square().sum(dim=1)  # [S]
     nearest = torch.cat(zs)[int(distance2.argmin())]
     return WStatistics(mean.to(dtype), float(distance2.mean().sqrt()), nearest)
+
+
+def check_class(G: Generator, spaces: Collection[str], class_index: int | None) -> None:
+    """Raises:
+    NoiseganError: for a class that the network does not have, or none where the space z needs one.
+    """
+    if class_index is not None or "z" in spaces:
+        class_label(G, class_index, 1)
 
 
 class Latents:

@@ -39,7 +39,7 @@ class Target:
 
 
 def read_targets(path: str | Path, *, resolution: int, channels: int) -> list[Target]:
-    """The picture at `path`, or all pictures of the folder there (not of folders within), by name.
+    """The picture at `path`, or all pictures of the folder there by name, without hidden ones and folders within.
 
     Raises:
         NoiseganError: when there is nothing, no picture, or one that cannot be read.
@@ -47,7 +47,7 @@ def read_targets(path: str | Path, *, resolution: int, channels: int) -> list[Ta
     path = Path(path)
     if not path.exists():
         raise NoiseganError(f"there is nothing at {path}: name an image, or a folder of images")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = sorted(filter(_is_picture, path.iterdir())) if path.is_dir() else [path]
     if not files:
         raise NoiseganError(f"the folder {path} holds no image ({KNOWN} are read): name another")
     stems = [file.stem for file in files]
@@ -59,6 +59,10 @@ def read_targets(path: str | Path, *, resolution: int, channels: int) -> list[Ta
 def as_batch(targets: list[Target]) -> Tensor:
     """[N, C, R, R] float32 in [-1, 1]."""
     return to_float(torch.stack([target.image for target in targets]))
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
 def _read(path: Path, name: str, resolution: int, channels: int) -> Target:

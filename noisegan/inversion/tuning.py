@@ -9,7 +9,7 @@ term is left out. Every image has a generator of its own, so images are tuned on
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ def tune(
     *,
     steps: int,
     lr: float,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Synthesis, dict[str, list[float]]]:
     """A copy of the synthesis network tuned to one image.
 
@@ -37,9 +38,10 @@ def tune(
         ws: [1, num_ws, D].
         noise: by key, [1, ...].
         target: [1, C, R, R].
+        progress: called with the finished steps.
 
     Returns:
-        the tuned network, and the distances of each step by name, with the squared error as `mse`.
+        the tuned network, and the distances before each step by name, with the squared error as `mse`.
     """
     synthesis = copy.deepcopy(G.synthesis)
     settle(synthesis, ws.device)  # as a network that was read from a file lies
@@ -49,7 +51,7 @@ def tune(
     rgb = [seen(target)]
     history: dict[str, list[float]] = {}
     with torch.enable_grad():
-        for _ in range(steps):
+        for step in range(steps):
             image = synthesis(ws, noise)
             values = loss(image, prepared)
             mse = pixels(seen(image), rgb).mean()
@@ -60,4 +62,6 @@ def tune(
             adam.step()
             for name, value in (values | {"mse": mse[None]}).items():
                 history.setdefault(name, []).append(float(value.detach()))
+            if progress is not None:
+                progress(step + 1)
     return synthesis.requires_grad_(False).eval(), history
