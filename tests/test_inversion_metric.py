@@ -360,6 +360,9 @@ def test_mistakes_come_before_training(data: str, tmp_path: Path) -> None:
     assert told(asking(data, hard_labels=[7])) == (
         "[evaluation.inversion]: hard_labels 7: the images drawn have the classes 0, 1; name some of them, not all"
     )
+    assert told(asking(data, precision="fp16")) == (
+        "[evaluation.inversion]: precision fp16 needs a GPU (a CPU computes it hundreds of times slower): use bf16"
+    )
     assert told(asking(data, class_index=3)) == (
         "[evaluation.inversion]: class_index is 3, and the networks have no classes: leave it out"
     )
