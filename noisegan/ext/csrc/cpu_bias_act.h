@@ -2,33 +2,38 @@
 #pragma once
 #include "cpu_philox.h"
 
-// A row of x; `noise` may be null. Scale and Bias are rows or Scalars.
+// A row of x, kSegment long at most; `noise` may be null. Scale and Bias are rows or Scalars.
 template <class T, class A, class Scale, class Bias>
 NG_ROW void act_row(const T* x, T* y, i64 length, Scale scale, Bias bias, A strength, const A* noise,
                     const Activation<A>& given) {
   const Activation<A> act = given;
+  A buffer[kSegment];
+  A* to = target_row(y, buffer);
   if (noise) {
 #pragma omp simd
-    for (i64 i = 0; i < length; ++i)
-      y[i] = narrow<T>(act(widen(x[i]) * scale[i] + (strength * noise[i] + bias[i])));
+    for (i64 i = 0; i < length; ++i) to[i] = act(widen(x[i]) * scale[i] + (strength * noise[i] + bias[i]));
   } else {
 #pragma omp simd
-    for (i64 i = 0; i < length; ++i) y[i] = narrow<T>(act(widen(x[i]) * scale[i] + bias[i]));
+    for (i64 i = 0; i < length; ++i) to[i] = act(widen(x[i]) * scale[i] + bias[i]);
   }
+  finish_row(to, length, y);
 }
 
-// Rows of channels with a number per pixel for the noise.
+// Rows of channels, kSegment long together at most, with a number per pixel for the noise.
 template <class T, class A>
 NG_ROW void act_pixels(const T* x, T* y, i64 pixels, i64 channels, const A* scale, const A* bias, const A* noise,
                        const Activation<A>& given) {
   const Activation<A> act = given;
+  A buffer[kSegment];
+  A* rows = target_row(y, buffer);
   for (i64 k = 0; k < pixels; ++k) {
     const A shift = noise[k];
     const T* from = x + k * channels;
-    T* to = y + k * channels;
+    A* to = rows + k * channels;
 #pragma omp simd
-    for (i64 c = 0; c < channels; ++c) to[c] = narrow<T>(act(widen(from[c]) * scale[c] + (shift + bias[c])));
+    for (i64 c = 0; c < channels; ++c) to[c] = act(widen(from[c]) * scale[c] + (shift + bias[c]));
   }
+  finish_row(rows, pixels * channels, y);
 }
 
 // out = strength noise, rows with any strides

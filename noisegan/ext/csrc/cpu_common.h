@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <type_traits>
 #include <vector>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 // Rows are worked on in segments of this many elements, so that their buffers stay in the first-level cache.
 constexpr i64 kSegment = 512;
@@ -52,6 +55,16 @@ template <class T, class A> NG_ROW void narrow_row(const A* row, i64 length, T* 
 #pragma omp simd
   for (i64 i = 0; i < length; ++i) out[i] = narrow<T>(row[i]);
 }
+
+#ifdef __AVX512BF16__
+// One instruction where `narrow` takes ten. It rounds alike but for subnormal numbers, which become zero.
+template <> NG_ROW inline void narrow_row<bf16, float>(const float* row, i64 length, bf16* out) {
+  i64 i = 0;
+  for (; i + 16 <= length; i += 16)
+    _mm256_storeu_si256((__m256i*)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(row + i)));
+  for (; i < length; ++i) out[i] = narrow<bf16>(row[i]);
+}
+#endif
 
 // Where to compute a row of type A that goes to `out`: there at once, if it has that type, else in the buffer.
 template <class T, class A> A* target_row(T* out, A* buffer) {
