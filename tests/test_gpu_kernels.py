@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,12 +13,13 @@ from op_cases import CASES, DTYPES, assert_close
 from torch import Tensor
 
 from noisegan.ext import host, load, reference
-from noisegan.ext.functional import DrawnNoise, bias_act, noise_bias_act, upfirdn2d
+from noisegan.ext.functional import LRELU_SLOPE, DrawnNoise, bias_act, noise_bias_act, philox_normal, upfirdn2d
 from noisegan.ext.toolchain import cuda_toolkit
 
 pytestmark = pytest.mark.gpu
 
 BILINEAR = (1.0, 3.0, 3.0, 1.0)
+STREAM, STRENGTH, CLAMP = ((1, 2), 3), 0.3, 2.0
 
 
 @pytest.fixture(params=["nvrtc", "native"])
@@ -57,22 +59,31 @@ def test_large_maps_and_gradients_agree_with_the_cpu(
 ) -> None:
     def run(device: str) -> list[Tensor]:
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(4, 48, size, size, generator=generator).to(device, memory_format=layout).requires_grad_()
-        b, scale = (torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in ((48,), (4, 48)))
-        strength = torch.tensor(0.3, device=device, requires_grad=True)
-        noise = DrawnNoise((1, 2), 3, torch.arange(4, device=device))
+        x, b, scale = (torch.randn(shape, generator=generator) for shape in ((4, 48, size, size), (48,), (4, 48)))
+        x = away_from_corners(x, b, scale)
+        x = x.to(device, memory_format=layout).requires_grad_()
+        b, scale = (t.to(device).requires_grad_() for t in (b, scale))
+        strength = torch.tensor(STRENGTH, device=device, requires_grad=True)
+        noise = DrawnNoise(*STREAM, torch.arange(4, device=device))
         f = torch.tensor(BILINEAR, device=device) / 8
-        y = noise_bias_act(x, noise, strength, b, clamp=2.0, scale=scale)
+        y = noise_bias_act(x, noise, strength, b, clamp=CLAMP, scale=scale)
         y = upfirdn2d(upfirdn2d(y, f, up=2, padding=(2, 1, 2, 1), gain=4.0), f, down=2, padding=(1, 1, 1, 1))
         gradients = torch.autograd.grad((y * y).mean(), (x, b, scale, strength), create_graph=True)
         (second,) = torch.autograd.grad(sum(g.square().sum() for g in gradients), x)  # type: ignore[arg-type]
         return [t.detach().cpu() for t in (y, *gradients, second)]
 
-    # Of millions of values a few lie so near the kink or the clamp that rounding puts them on the other side, where the
-    # slope is another; the filters spread the second derivative of such a one over its neighbours.
     for a, b in zip(run("cuda"), run("cpu"), strict=True):
-        differ = ~torch.isclose(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
-        assert float(differ.double().mean()) <= 1e-4
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+
+
+def away_from_corners(x: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+    """x moved a little where rounding could put it on the other side of the activation's kink or clamp."""
+    e = philox_normal(*STREAM, torch.arange(len(x)), x[0, 0].numel()).view(len(x), 1, *x.shape[2:])
+    factor = scale[:, :, None, None]
+    u = x * factor + STRENGTH * e + b[:, None, None]
+    corners = (0.0, CLAMP / math.sqrt(2), -CLAMP / math.sqrt(2) / LRELU_SLOPE)
+    near = torch.stack([(u - corner).abs() < 1e-3 for corner in corners]).any(dim=0)
+    return torch.where(near, x + 0.01 / factor, x)
 
 
 def test_maps_with_more_than_2_31_elements(kernels: host.Kernels) -> None:

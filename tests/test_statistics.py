@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from noisegan import paired
 from noisegan.compare import statistics
 from noisegan.compare.statistics import (
     Comparison,
@@ -23,15 +24,13 @@ from noisegan.compare.statistics import (
     holm,
     paired_differences,
     sentence,
-    sign_flip_p,
     smallest_detectable,
     summarise_scores,
-    t_interval,
     t_test_p,
     verdict,
-    wilcoxon_p,
 )
 from noisegan.errors import NoiseganError
+from noisegan.paired import sign_flip_p, t_interval, wilcoxon_p
 
 BASE = [40.0, 42.0, 39.0, 41.0]
 SCORES = {"none": BASE, "fuzzy": [30.0, 31.0, 30.5, 29.0], "additive": [41.0, 40.5, 39.5, 43.0]}
@@ -90,12 +89,12 @@ def test_random_sign_flips_agree_with_the_exact_ones(monkeypatch: pytest.MonkeyP
     d = random(0, 12)
     exact = sign_flip_p(d)
     assert 0.01 < exact < 0.5
-    statistics._signs.cache_clear()
-    monkeypatch.setattr(statistics, "EXACT_PAIRS", 11)
-    assert sign_flip_p(d) == pytest.approx(exact, abs=4 * math.sqrt(exact / statistics.FLIPS))
+    paired._signs.cache_clear()
+    monkeypatch.setattr(paired, "EXACT_PAIRS", 11)
+    assert sign_flip_p(d) == pytest.approx(exact, abs=4 * math.sqrt(exact / paired.FLIPS))
     assert sign_flip_p(d) == sign_flip_p(d)
-    assert sign_flip_p(np.full(40, 3.0)) == 1 / (statistics.FLIPS + 1)  # the observed one is among them
-    statistics._signs.cache_clear()
+    assert sign_flip_p(np.full(40, 3.0)) == 1 / (paired.FLIPS + 1)  # the observed one is among them
+    paired._signs.cache_clear()
 
 
 def test_wilcoxon_is_scipys_and_drops_zeros() -> None:

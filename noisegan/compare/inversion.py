@@ -18,7 +18,7 @@ from noisegan.compare.inversion_options import read_options
 from noisegan.compare.inverting import Inverter, draw_images
 from noisegan.compare.layout import Layout
 from noisegan.compare.scoring import read_json
-from noisegan.compare.statistics import compare_scores, holm, sentence, summarise_scores, t_interval
+from noisegan.compare.statistics import compare_scores, holm, sentence, summarise_scores
 from noisegan.core.checkpoint import read_facts
 from noisegan.errors import NoiseganError
 from noisegan.files import write_json
@@ -26,6 +26,7 @@ from noisegan.inversion.attribution import BINS, Roc, area, roc_curve
 from noisegan.inversion.evaluate import OWN, REAL, told
 from noisegan.inversion.summary import paired_tests, worst_images
 from noisegan.manager import Plugins
+from noisegan.paired import t_interval
 
 SHOWN = 4
 """Pictures of either kind in a report."""

@@ -19,18 +19,22 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import nctdtrinc, stdtr, stdtrit
-from scipy.stats import bootstrap, rankdata
+from scipy.stats import bootstrap
 
 from noisegan.errors import NoiseganError
+from noisegan.paired import (
+    EXACT_PAIRS,
+    FLIPS,
+    ROUNDING,
+    Array,
+    Interval,
+    deviation,
+    sign_flip_p,
+    t_interval,
+    wilcoxon_p,
+)
 
-Array = NDArray[np.float64]
-Interval = tuple[float, float]
-
-EXACT_PAIRS = 16
-"""Up to here all 2^n sign flips are made; beyond, `FLIPS` random ones."""
-FLIPS = 2**16 - 1
 RANK_PAIRS = 6
 """Wilcoxon's smallest p with five pairs is 1/16: nothing to inform anybody."""
 BCA_PAIRS = 6
@@ -38,7 +42,6 @@ BCA_PAIRS = 6
 each; Student's 94 to 96 %): with fewer it would mislead."""
 BCA_RESAMPLES = 9999
 POWER = 0.8
-ROUNDING = 1e-12
 """Differences of this share of the scores are taken for zero."""
 
 
@@ -141,7 +144,7 @@ def decide(
     found: dict[str, Comparison] = {}
     for label, d in differences.items():
         n = len(d)
-        mean, spread = float(d.mean()) if n else None, _spread(d)
+        mean, spread = float(d.mean()) if n else None, deviation(d)
         constant = n >= 2 and spread == 0
         test, p_value = None, None
         if n >= 2:
@@ -178,24 +181,6 @@ def t_test_p(d: Array) -> float:
     return float(2 * stdtr(len(d) - 1, -abs(t)))
 
 
-def sign_flip_p(d: Array) -> float:
-    """Two-sided p of the mean of d [n] among all its sign flips (Fisher 1935, section 21).
-
-    Exact for differences that are symmetric around zero, as they are when variant and baseline have the same
-    distribution. With more than `EXACT_PAIRS`, random flips of a fixed seed and the observed one among them
-    (Phipson & Smyth 2010).
-    """
-    flipped = np.abs(_signs(len(d)) @ d)
-    as_far = int((flipped >= abs(d.sum()) - ROUNDING * np.abs(d).sum()).sum())
-    return as_far / 2 ** len(d) if len(d) <= EXACT_PAIRS else (as_far + 1) / (FLIPS + 1)
-
-
-def wilcoxon_p(d: Array) -> float:
-    """Two-sided p of the signed ranks (Wilcoxon 1945), zeros dropped: the sign flips of the ranks, exact with ties."""
-    d = d[d != 0]
-    return sign_flip_p(np.sign(d) * rankdata(np.abs(d)))
-
-
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's step-down correction (Holm 1979). None, a comparison without a test, counts in the family and stays."""
     m = len(p_values)
@@ -208,22 +193,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def t_interval(values: Array, alpha: float) -> Interval | None:
-    """Student's interval of the mean of values [n] at level 1 - alpha; None with fewer than two."""
-    spread = _spread(values)
-    if spread is None:
-        return None
-    n, mean = len(values), float(values.mean())
-    half = float(stdtrit(n - 1, 1 - alpha / 2)) * spread / math.sqrt(n)
-    return mean - half, mean + half
-
-
 def bca_interval(d: Array, alpha: float) -> Interval | None:
     """The bias-corrected and accelerated bootstrap interval of the mean (Efron 1987), of a fixed seed.
 
     None with fewer than `BCA_PAIRS` differences, or when all are the same.
     """
-    if len(d) < BCA_PAIRS or _spread(d) == 0:
+    if len(d) < BCA_PAIRS or deviation(d) == 0:
         return None
     found = bootstrap(
         (d,),
@@ -259,7 +234,7 @@ def summarise_scores(values: Sequence[float | None], alpha: float) -> dict[str, 
     return {
         "n": len(x),
         "mean": float(x.mean()) if len(x) else None,
-        "std": _spread(x),
+        "std": deviation(x),
         "interval": list(interval) if interval else None,
     }
 
@@ -322,27 +297,9 @@ def _verdict(
     return "better" if (mean < 0) == (better == "lower") else "worse"
 
 
-def _spread(values: Array) -> float | None:
-    """Standard deviation (n - 1), exactly zero where all values are the same; None with fewer than two."""
-    if len(values) < 2:
-        return None
-    return float(values.std(ddof=1)) if np.ptp(values) > 0 else 0.0
-
-
 def _smallest_p(n: int) -> float:
     """The smallest two-sided p that sign flips of n pairs can give."""
     return 2 / 2**n if n <= EXACT_PAIRS else 1 / (FLIPS + 1)
-
-
-@functools.lru_cache(maxsize=1)
-def _signs(n: int) -> Array:
-    """Signs of the flips of n numbers: all, [2^n, n], or random ones, [FLIPS, n]."""
-    if n <= EXACT_PAIRS:
-        bits = np.arange(2**n)[:, None] >> np.arange(n) & 1
-    else:
-        bits = np.random.default_rng(0).integers(2, size=(FLIPS, n))
-    signs: Array = (1 - 2 * bits).astype(np.float64)
-    return signs
 
 
 @functools.lru_cache

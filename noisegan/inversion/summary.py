@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
-from scipy.stats import rankdata
+
+from noisegan.paired import sign_flip_p, t_interval, wilcoxon_p
 
 WORST = 0.1
 """Share of the images that are called hard: a decile."""
@@ -19,9 +17,6 @@ SUMMARISED = (
     "all_lags", "mutual_information",
 )  # fmt: skip
 LEVEL = 0.95
-EXACT_IMAGES = 13
-"""Up to here all 2^n sign flips of differences by image are made; beyond, `FLIPS` random ones."""
-FLIPS = 9999
 
 
 def worst_images(distances: Mapping[str, float]) -> set[str]:
@@ -49,39 +44,16 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, list[float] | None]:
     """Mean and Student's 95 % interval; None with fewer than two values."""
-    mean, n = float(values.mean()), len(values)
-    if n < 2:
-        return mean, None
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
-    return mean, [mean - half, mean + half]
+    interval = t_interval(values, 1 - LEVEL)
+    return float(values.mean()), None if interval is None else list(interval)
 
 
 def paired_tests(differences: NDArray[np.float64]) -> dict[str, float]:
     """Two-sided p values of paired differences by image [n]: `p_value` of their mean, `p_wilcoxon` of their ranks.
 
-    Among all flips of their signs (Fisher 1935, section 21; Wilcoxon 1945, zeros dropped), or random ones of a fixed
-    seed. Right for differences that are symmetric around zero; images are the units, so it is about these networks.
+    Images are the units, so they are about these networks.
     """
-    d = differences[differences != 0]
-    return {"p_value": _sign_flip_p(differences), "p_wilcoxon": _sign_flip_p(np.sign(d) * rankdata(np.abs(d)))}
-
-
-def _sign_flip_p(d: NDArray[np.float64]) -> float:
-    limit = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # equal but for rounding
-    signs = _signs(len(d))
-    return sum(int((np.abs(some @ d) >= limit).sum()) for some in np.array_split(signs, 64)) / len(signs)
-
-
-@functools.lru_cache(maxsize=2)
-def _signs(n: int) -> NDArray[np.int8]:
-    """Flips of n numbers, the one that leaves them as they are in front: all, [2^n, n], or random, [1 + FLIPS, n]."""
-    if n <= EXACT_IMAGES:
-        flipped = np.arange(2**n)[:, None] >> np.arange(n) & 1
-    else:  # the observed one counts (Phipson & Smyth 2010)
-        flipped = np.random.default_rng(0).integers(2, size=(1 + FLIPS, n), dtype=np.int8)
-        flipped[0] = 0
-    signs: NDArray[np.int8] = (1 - 2 * flipped).astype(np.int8)
-    return signs
+    return {"p_value": sign_flip_p(differences), "p_wilcoxon": wilcoxon_p(differences)}
 
 
 def contrasts(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
