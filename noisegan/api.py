@@ -52,6 +52,8 @@ from noisegan.placement import Where
 
 __all__ = [
     "API_VERSION",
+    "Ahead",
+    "AnyFeatureInjector",
     "FeatureExtractor",
     "FeatureInjector",
     "FeaturePair",
@@ -60,11 +62,13 @@ __all__ = [
     "ImageSite",
     "Injector",
     "LatentInjector",
+    "LookAheadInjector",
     "Metric",
     "NoiseSite",
     "NoiseSource",
     "Params",
     "PenaltyInjector",
+    "Reader",
     "Score",
     "Strategy",
     "StrategySpec",
@@ -190,6 +194,64 @@ class FeatureInjector(Injector):
         return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """A convolution that reads a feature map z [N, C, H, W], as what a pixel p adds to its outputs around p:
+
+        y[n, o, p + d] += demod[n, o] sum_c weight[o, c, d] style[n, c] z[n, c, p]
+
+    d runs over the kernel; with a convolution that doubles the resolution, over the finer grid, its resampling filter
+    included. At the image's border some d fall outside.
+
+    weight: [O, C, h, w].
+    style: [N, C].
+    demod: [N, O].
+    """
+
+    weight: Tensor
+    style: Tensor
+    demod: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ahead:
+    """What becomes of a feature map x [N, C, H, W] behind an injector, up to the next convolutions:
+
+        z = gain leaky_relu(scale x + bias)      [N, C, H, W], `slope` below zero
+        y = each of `readers` of z
+
+    Where x meets no activation before it is read (placements `pre-conv` and `post-activation`) scale is one, bias zero,
+    slope and gain one. Other injectors on the way and the limit of values (`clamp`) are left out. Readers are the next
+    layer's convolution with its modulation for this very batch, `torgb`, and the shortcut of a residual generator; at
+    the last site `torgb` alone. None has low precision, whatever x has.
+
+    scale: [N, C].
+    bias: [C].
+    """
+
+    scale: Tensor
+    bias: Tensor
+    slope: float
+    gain: float
+    readers: tuple[Reader, ...]
+
+
+class LookAheadInjector(Injector):
+    """A feature injector that also sees what becomes of the map: for noise made to what the next layers do with it."""
+
+    @abstractmethod
+    def draw(self, source: NoiseSource) -> Tensor:
+        """Random numbers for one forward pass, [N, ...], without gradient. [N, 0] when none are needed."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, noise: Tensor, w: Tensor, ahead: Ahead) -> Tensor:
+        """`FeatureInjector.forward` with what follows; differentiable twice in the tensors of `ahead`, too."""
+
+
+AnyFeatureInjector = FeatureInjector | LookAheadInjector
+"""What a strategy's `feature` factory may build."""
+
+
 class LatentInjector(Injector):
     """Changes the latent w of one site before it becomes a style. Its parameters train with the generator."""
 
@@ -293,7 +355,7 @@ class StrategySpec(Generic[P]):
     summary: str
     reference: str
     identity_at_init: bool
-    feature: Callable[[NoiseSite, P], FeatureInjector] | None = None
+    feature: Callable[[NoiseSite, P], AnyFeatureInjector] | None = None
     latent: Callable[[NoiseSite, P], LatentInjector] | None = None
     style: Callable[[NoiseSite, P], StyleInjector] | None = None
     image: Callable[[ImageSite, P], ImageInjector] | None = None

@@ -19,13 +19,14 @@ from toys import (
     ToyImage,
     ToyLatent,
     ToyLearnedImage,
+    ToyLookAhead,
     ToyOpposedImage,
     ToyPenalty,
     squared_gradient,
     toy,
 )
 
-from noisegan.api import Field, NoiseSource, Params, StrategySpec
+from noisegan.api import Ahead, Field, NoiseSource, Params, StrategySpec
 
 
 class Mutant(NamedTuple):
@@ -296,6 +297,12 @@ class WeighsByPosition(ToyFeature):
         return super().forward(x, noise * torch.arange(1, len(x) + 1).view(-1, 1, 1, 1), w)
 
 
+@breaks("forward_is_per_sample", "another sample 1 changes")
+class HearsTheWholeBatch(ToyLookAhead):
+    def heard(self, ahead: Ahead) -> Tensor:
+        return super().heard(ahead).mean(dim=0, keepdim=True)
+
+
 @breaks("added_is_what_forward_adds", "forward gives another output than x plus the products of added")
 class AddsWithoutFade(ToyFeature):
     """Right as long as nothing has faded: the buffer is forgotten, and halved here to show it."""
@@ -328,6 +335,12 @@ class DetachesTheGate(ToyFeature):
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
         gate = torch.sigmoid(w.detach().sum(dim=1)).view(-1, 1, 1, 1)
         return super().forward(x, gate * noise, w)
+
+
+@breaks("gradients_are_right", "the gradient of forward differs")
+class DetachesWhatFollows(ToyLookAhead):
+    def heard(self, ahead: Ahead) -> Tensor:
+        return super().heard(ahead).detach()
 
 
 class _SquareOnce(torch.autograd.Function):

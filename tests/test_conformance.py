@@ -56,7 +56,7 @@ VARIANTS = (
     "warp(smoothness=0.5, strength=-1)",
     "learned_metric(kind=diagonal)",
     "learned_metric(kind=low-rank, hidden=3, rank=2)",
-    "learned_metric(kind=pullback, rank=1, strength=0.5)",
+    "learned_metric(kind=pullback, smoothing=0.5, strength=0.5)",
     "latent_chunks(chunk=1)",
 )
 

@@ -24,6 +24,7 @@ VARIANTS = [
     "additive + latent_chunks + instance + roth",
     "geodesic(manifold=poincare_ball, sigma=from-features, layers=b8)",
     "coloured(placement=pre-conv) + warp(placement=post-activation)",
+    "learned_metric(kind=pullback)",
 ]
 
 

@@ -84,7 +84,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 BUILT_IN: dict[str, dict[str, Any]] = {
     f"built-in {name}": {"noise": name, "pl_interval": 1, "r1_interval": 1}
-    for name in sorted(Plugins(entry_points=False).strategies)
+    for name in (*sorted(Plugins(entry_points=False).strategies), "learned_metric(kind=pullback)")
 }
 EIGENVALUES = {"noise": "geodesic(manifold=spd_affine)", "pl_interval": 1, "r1_interval": 1}
 """On a GPU torch waits to know whether it has found them."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from local_metrics import Array, check_against_geomstats, normal, pixels, second_order
 from safetensors.torch import load_file
 from scipy.integrate import quad
 from torch import Tensor
@@ -19,29 +17,21 @@ from training import SMALL
 import noisegan
 from noisegan.api import NoiseSite
 from noisegan.core.checkpoint import find_snapshot, read_facts
-from noisegan.core.rng import MeanSource, Streams
+from noisegan.core.rng import MeanSource
 from noisegan.errors import NoiseganError
 from noisegan.manager import Plugins
 from noisegan.plugins.geometry import acceleration
-from noisegan.plugins.geometry.geomstats import import_geomstats
 from noisegan.plugins.learned_metric import LearnedMetric
 
-Array = NDArray[Any]
-KINDS = ("conformal", "diagonal", "low-rank", "pullback")
+KINDS = ("conformal", "diagonal", "low-rank")
 SMALLEST = {
     "conformal": "kind=conformal, hidden=3",
     "diagonal": "kind=diagonal, hidden=3",
     "low-rank": "kind=low-rank, hidden=3, rank=2",
-    "pullback": "kind=pullback, rank=2, smoothing=0.4",
 }
-SMOOTHING = 0.4
 R, C, N = 4, 3, 2
 W = torch.zeros(N, 4, dtype=torch.float64)
 every_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def normal(name: str, n: int, *shape: int) -> Tensor:
-    return Streams(8)[name].source(ids=range(n)).normal(*shape).double()
 
 
 def injector(plugins: Plugins, arguments: str, *, moved: bool = False, channels: int = C) -> LearnedMetric:
@@ -85,12 +75,9 @@ def log_scales(x: Any, p: dict[str, Any], xp: Any) -> Any:
     return p["psi.outward"] @ xp.tanh(p["psi.inward"] @ x / channels**0.5 + p["psi.bias"]) / hidden**0.5
 
 
-def factor(kind: str, x: Any, p: dict[str, Any], xp: Any) -> Any:
+def factor(x: Any, p: dict[str, Any], xp: Any) -> Any:
     """S of g = I + S^T S, [k, C]."""
-    if kind == "low-rank":
-        return xp.exp(log_scales(x, p, xp))[:, None] * p["directions"] / len(x) ** 0.5
-    slope = 0.2 + 0.8 / (1 + xp.exp(-(x + p["shift"]) / SMOOTHING))
-    return p["readout"] * slope / len(x) ** 0.5
+    return xp.exp(log_scales(x, p, xp))[:, None] * p["directions"] / len(x) ** 0.5
 
 
 def metric_matrix(kind: str, x: Any, p: dict[str, Any], xp: Any) -> Any:
@@ -98,7 +85,7 @@ def metric_matrix(kind: str, x: Any, p: dict[str, Any], xp: Any) -> Any:
     eye = xp.eye(len(x), dtype=xp.float64)
     if kind in ("conformal", "diagonal"):
         return xp.exp(2 * log_scales(x, p, xp)) * eye  # psi [1] or [C]
-    S = factor(kind, x, p, xp)
+    S = factor(x, p, xp)
     return eye + S.T @ S
 
 
@@ -115,24 +102,14 @@ def velocity(kind: str, x: Array, e: Array, p: dict[str, Array]) -> Array:
     g = metric_matrix(kind, x, p, np)
     if kind in ("conformal", "diagonal"):
         return e / np.sqrt(np.diag(g))
-    S = factor(kind, x, p, np)
+    S = factor(x, p, np)
     found: Array = np.linalg.solve(g, e[: len(x)] + S.T @ e[len(x) :])
     return found
 
 
 def step(kind: str, x: Array, e: Array, p: dict[str, Array]) -> Array:
     """The whole formula at one pixel: x [C], e [C + extra] -> [C]."""
-    r, v = p["strength"], velocity(kind, x, e, p)
-    a = -np.einsum("kij,i,j->k", christoffels(kind, x, p), v, v)
-    held = np.sqrt(1 + r**2 * (a @ a) / (v @ v))
-    found: Array = x + r * v + r**2 / 2 * a / held
-    return found
-
-
-def pixels(x: Tensor) -> Array:
-    """[N, C, H, W] -> [N H W, C]."""
-    rows: Array = x.detach().flatten(2).transpose(1, 2).flatten(0, 1).numpy()
-    return rows
+    return second_order(x, velocity(kind, x, e, p), christoffels(kind, x, p), float(p["strength"]))
 
 
 # values
@@ -169,56 +146,19 @@ def test_elimination_solves(k: int) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
-# geomstats: its values, not its gradients, which lack the derivative of the metric
-
-
-def geomstats_space(kind: str, p: dict[str, Tensor]) -> Any:
-    """R^C with the metric of the page, known to geomstats by its matrix alone."""
-    import_geomstats()
-    module: dict[str, ModuleType] = {
-        name: importlib.import_module(f"geomstats.{name}")
-        for name in ("geometry.euclidean", "geometry.riemannian_metric", "numerics.geodesic", "numerics.ivp")
-    }
-
-    class PageMetric(module["geometry.riemannian_metric"].RiemannianMetric):  # type: ignore[misc]
-        def metric_matrix(self, base_point: Any = None) -> Any:
-            flat = [metric_matrix(kind, x, p, torch) for x in base_point.reshape(-1, base_point.shape[-1])]
-            return torch.stack(flat).reshape(*base_point.shape, base_point.shape[-1])
-
-    space = module["geometry.euclidean"].Euclidean(C, equip=False)
-    space.equip_with_metric(PageMetric)
-    integrator = module["numerics.ivp"].GSIVPIntegrator(n_steps=10, step_type="rk4")
-    space.metric.exp_solver = module["numerics.geodesic"].ExpODESolver(space, integrator=integrator)
-    return space
-
-
 @every_kind
 def test_values_agree_with_geomstats(plugins: Plugins, kind: str) -> None:
-    """Christoffel symbols to rounding; the map to third order: twice as far, eight times the error."""
     module = injector(plugins, SMALLEST[kind], moved=True)
-    space = geomstats_space(kind, {name: torch.from_numpy(value) for name, value in parameters(module).items()})
+    p = {name: torch.from_numpy(value) for name, value in parameters(module).items()}
     x, e = inputs(module, 1)
     x, e = x[:, :, :1, :1], e[:, :, :1, :1]
     v, a = (t[0, :, 0].detach() for t in module.metric(x.flatten(2), e.flatten(2)))
     point = x[0, :, 0, 0]
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # geomstats makes its constants in the default dtype
-    try:
-        gamma = space.metric.christoffels(point)
-        ends = {r: space.metric.exp(r * v / v.norm(), point) for r in (0.05, 0.1, 0.2)}
-    finally:
-        torch.set_default_dtype(default)
-    torch.testing.assert_close(a, -torch.einsum("kij,i,j->k", gamma, v, v), rtol=0, atol=1e-12)
-    errors, straight = {}, {}
-    for r, end in ends.items():
-        out = set_strength(module, r / float(v.norm()))(x, e, W[:1])[0, :, 0, 0].detach()
-        errors[r] = float((out - end).norm())
-        straight[r] = float((point + r * v / v.norm() - end).norm())
-        assert errors[r] < 0.4 * straight[r]
-    assert errors[0.1] > 1e-8  # what is compared is not the integrator's own error
-    for r in (0.05, 0.1):
-        assert errors[2 * r] / errors[r] == pytest.approx(8, rel=0.2)
-        assert straight[2 * r] / straight[r] == pytest.approx(4, rel=0.2)
+
+    def stepped(length: float) -> Tensor:
+        return set_strength(module, length / float(v.norm()))(x, e, W[:1])[0, :, 0, 0].detach()
+
+    check_against_geomstats(lambda x: metric_matrix(kind, x, p, torch), point, v, a, stepped)
 
 
 # how far it goes
@@ -272,7 +212,6 @@ def emptied(module: LearnedMetric, *names: str) -> LearnedMetric:
         ("conformal", "psi.outward"),
         ("diagonal", "psi.outward"),
         ("low-rank", "directions"),
-        ("pullback", "readout"),
     ],
 )
 def test_a_flat_metric_adds_noise(plugins: Plugins, kind: str, empty: str) -> None:
@@ -308,75 +247,8 @@ def test_one_channel_works(plugins: Plugins, kind: str) -> None:
 @every_kind
 def test_noise_is_drawn_per_channel(plugins: Plugins, kind: str) -> None:
     module = injector(plugins, SMALLEST[kind])
-    extra = 2 if kind in ("low-rank", "pullback") else 0
+    extra = 2 if kind == "low-rank" else 0
     assert module.draw(MeanSource(N)).shape == (N, C + extra, R, R)
-
-
-# leaky ReLU
-
-
-def leaky(z: Tensor) -> Tensor:
-    return torch.nn.functional.leaky_relu(z, 0.2)
-
-
-def jacobian_of(f: Any, x: Tensor, create_graph: bool = False) -> Tensor:
-    found = torch.autograd.functional.jacobian(f, x, create_graph=create_graph)
-    assert isinstance(found, Tensor)
-    return found
-
-
-def leaky_map(module: LearnedMetric) -> Any:
-    """f with the activation of the generator instead of the smooth one, at one point: [C] -> [k]."""
-    A, b = (module.get_parameter(f"metric.{name}").detach() for name in ("readout", "shift"))
-    return lambda x: A @ leaky(x + b) / C**0.5
-
-
-def test_the_exact_leaky_relu_has_no_acceleration(plugins: Plugins) -> None:
-    """What the page calls the trap: its second derivative is zero to the bit, at every pixel; the smooth one's is not,
-    and neither is the secant over a step of the noise where that crosses a kink."""
-    module = injector(plugins, SMALLEST["pullback"], moved=True)
-    x, e = inputs(module)
-    v, a = (t.detach() for t in module.metric(x.flatten(2), e.flatten(2)))
-    f, crossed = leaky_map(module), 0
-    for point, along in zip(pixels(x), pixels(v.view(N, C, R, R)), strict=True):
-        here, d = torch.from_numpy(point), torch.from_numpy(along)
-        jacobian = jacobian_of(f, here)
-        assert jacobian.any()
-        assert not jacobian_of(lambda z: jacobian_of(f, z, create_graph=True), here).any()
-        secant = (f(here + 0.3 * d) - 2 * f(here) + f(here - 0.3 * d)) / 0.3**2
-        crossed += bool(secant.abs().max() > 1e-9)
-    assert 0.2 < crossed / len(pixels(x)) < 0.9
-    assert float(a.norm(dim=1).min()) > 1e-4
-
-
-def test_its_smooth_form_is_its_average_over_logistic_noise(plugins: Plugins) -> None:
-    """phi(z) = E leaky(z + T L), L logistic: the slope of J is the derivative of that."""
-
-    def phi(z: float) -> float:
-        def weighted(u: float) -> float:
-            return float(leaky(torch.tensor(z + SMOOTHING * u, dtype=torch.float64))) / (4 * np.cosh(u / 2) ** 2)
-
-        kink = -z / SMOOTHING
-        return float(quad(weighted, -60, kink, epsabs=1e-13)[0] + quad(weighted, kink, 60, epsabs=1e-13)[0])
-
-    p = parameters(injector(plugins, SMALLEST["pullback"], moved=True))
-    p["readout"] = np.eye(C) * C**0.5
-    for z in (-1.3, -0.1, 0.0, 0.4, 2.0):
-        slope = factor("pullback", z - p["shift"], p, np)[0, 0]
-        assert slope == pytest.approx((phi(z + 1e-4) - phi(z - 1e-4)) / 2e-4, abs=1e-6)
-
-
-def test_less_smoothing_bends_at_fewer_pixels(plugins: Plugins) -> None:
-    """Towards the exact leaky ReLU the acceleration gathers at the kinks and is gone everywhere else."""
-    shares = []
-    for smoothing in (1.0, 0.1, 0.01):
-        module = injector(plugins, f"kind=pullback, rank=2, smoothing={smoothing}")
-        x, e = inputs(module, 16)
-        _, a = module.metric(x.flatten(2), e.flatten(2))
-        shares.append(float((a.norm(dim=1) > 1e-3).double().mean()))
-    assert shares[0] > 0.95
-    assert shares[0] > shares[1] > shares[2]
-    assert shares[2] < 0.3
 
 
 # gradients
@@ -442,14 +314,14 @@ def test_every_parameter_has_gradient_once_there_is_noise(plugins: Plugins, kind
 def test_metrics_start_near_flat(plugins: Plugins, kind: str) -> None:
     """Eigenvalues of g at every pixel; learned sizes are of order one."""
     low, high = {"conformal": (0.6, 1.7), "diagonal": (0.5, 2)}.get(kind, (1 - 1e-12, 4))
-    module = injector(plugins, f"kind={kind}, smoothing=0.4" if kind == "pullback" else f"kind={kind}", channels=64)
+    module = injector(plugins, f"kind={kind}", channels=64)
     p, (x, _) = parameters(module), inputs(module)
     assert p["strength"] == 0
     for point in pixels(x):
         values = np.linalg.eigvalsh(metric_matrix(kind, point, p, np))
         assert values.min() > low
         assert values.max() < high
-    learned = [v for name, v in p.items() if name not in ("strength", "psi.bias", "shift")]
+    learned = [v for name, v in p.items() if name not in ("strength", "psi.bias")]
     assert all(0.05 < np.sqrt((v**2).mean()) < 2 for v in learned)
 
 
@@ -482,7 +354,7 @@ def test_large_features_and_noise_stay_finite(plugins: Plugins, kind: str) -> No
 
 
 def test_training_from_zero_moves_strengths_and_metrics(tmp_path: Path, plugins: Plugins) -> None:
-    """All four one after the other, which compose."""
+    """All three one after the other, which compose."""
     noise = " + ".join(f"learned_metric({arguments})" for arguments in SMALLEST.values())
     run = noisegan.train(
         outdir=str(tmp_path), plugins=plugins, quiet=True, **SMALL | {"noise": noise, "kimg": 0.04, "tick": 0.02}
@@ -491,7 +363,7 @@ def test_training_from_zero_moves_strengths_and_metrics(tmp_path: Path, plugins:
     start = noisegan.Generator(**read_facts(snapshot)["networks"]["G"], noise=noise, plugins=plugins).state_dict()
     last = load_file(snapshot)
     names = [name for name in start if ".noise.learned_metric" in name]
-    assert len(names) == 3 * (4 + 4 + 5 + 3)  # sites, and parameters by kind
+    assert len(names) == 3 * (4 + 4 + 5)  # sites, and parameters by kind
     for name in names:
         assert float((last[f"G.{name}"] - start[name]).abs().max()) > 1e-4, name
 
@@ -499,8 +371,9 @@ def test_training_from_zero_moves_strengths_and_metrics(tmp_path: Path, plugins:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("rank=2", "rank has no effect with kind=conformal; it is for low-rank, pullback"),
+        ("rank=2", "rank has no effect with kind=conformal; it is for low-rank"),
         ("kind=diagonal, smoothing=1", "smoothing has no effect with kind=diagonal; it is for pullback"),
+        ("kind=pullback, rank=2", "rank has no effect with kind=pullback; it is for low-rank"),
         ("kind=pullback, hidden=4", "hidden has no effect with kind=pullback; it is for conformal, diagonal, low-rank"),
         ("kind=flat", "kind='flat': Input should be 'conformal', 'diagonal', 'low-rank' or 'pullback'"),
         ("kind=low-rank, rank=17", "rank=17: Input should be less than or equal to 16"),

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from noisegan.api import (
+    Ahead,
     FeatureInjector,
     Field,
     ImageInjector,
     LatentInjector,
+    LookAheadInjector,
     NoiseSource,
     Params,
     PenaltyInjector,
@@ -44,6 +46,29 @@ class ToyFeature(FeatureInjector):
 
     def set_progress(self, fraction: float) -> None:
         self.fade.fill_(1 - fraction / 2)
+
+
+class ToyLookAhead(LookAheadInjector):
+    """out = m + r e / how loudly the next convolutions read each channel."""
+
+    def __init__(self, site: Any) -> None:
+        super().__init__()
+        self.site = site
+        self.strength = nn.Parameter(torch.tensor(0.5))
+
+    def draw(self, source: NoiseSource) -> Tensor:
+        return source.normal(1, self.site.resolution, self.site.resolution)
+
+    def forward(self, x: Tensor, noise: Tensor, w: Tensor, ahead: Ahead) -> Tensor:
+        return x + self.strength * noise * (ahead.scale / (1 + self.heard(ahead)))[..., None, None].to(x.dtype)
+
+    def heard(self, ahead: Ahead) -> Tensor:
+        """[N, C]."""
+        squares = [
+            torch.einsum("no,ocd->nc", reader.demod.square(), reader.weight.square().flatten(2)) * reader.style.square()
+            for reader in ahead.readers
+        ]
+        return torch.stack(squares).sum(0) + ahead.bias.square()
 
 
 class ToyLatent(LatentInjector):
@@ -146,6 +171,7 @@ def toy(name: str = "toy", *, params: Any = ToyParams, identity: bool = False, *
 
 CONFORMING = {
     "feature": toy(feature=lambda site, p: ToyFeature(site, p.strength)),
+    "look ahead": toy(feature=lambda site, p: ToyLookAhead(site)),
     "latent": toy(latent=lambda site, p: ToyLatent(site)),
     "style": toy(style=lambda site, p: ToyStyle(site)),
     "image": toy(image=lambda site, p: ToyImage(site)),

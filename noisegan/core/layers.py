@@ -194,20 +194,32 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, f: Tensor, *, up:
         f: [4] taps of the resampling filter.
 
     Returns:
-        maps [N, O, H up, W up] in the dtype of `x`, and the factor that demodulates them (eq. 3), [N, O]: one over the
-        norm of their scaled weights.
+        maps [N, O, H up, W up] in the dtype of `x`, and the factor that demodulates them, [N, O].
     """
     if x.dtype == torch.float16:
         # Demodulation cancels any scale of weight and style; at size one neither overflows float16.
         weight = weight / weight.abs().amax(dim=(1, 2, 3), keepdim=True) / math.sqrt(weight[0].numel())
         style = style / style.abs().amax(dim=1, keepdim=True)
+    demod = demodulation(weight, style, up=up)
+    return conv2d_resample(scale_channels(x, style), weight.to(x.dtype), f, up=up), demod
+
+
+def demodulation(weight: Tensor, style: Tensor, *, up: int = 1) -> Tensor:
+    """One over the norm of each output channel's scaled weights (Karras et al. 2020, eq. 3).
+
+    Args:
+        weight: [O, I, k, k].
+        style: [N, I].
+        up: 2 for a convolution that doubles the resolution.
+
+    Returns:
+        [N, O].
+    """
     # Summed in the order in which `settle` lets the weights lie: six times faster than across it.
     squares = (
         weight.square().transpose(0, 1).sum(dim=(2, 3)) if up == 2 else weight.square().sum(dim=(2, 3)).T
     )  # [I, O]
-    norm2 = style.square() @ squares  # [N, O]
-    out = conv2d_resample(scale_channels(x, style), weight.to(x.dtype), f, up=up)
-    return out, torch.rsqrt(norm2 + 1e-8)
+    return torch.rsqrt(style.square() @ squares + 1e-8)
 
 
 def modulated_pointwise(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:

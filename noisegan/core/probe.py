@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from noisegan.api import FeatureInjector
+from noisegan.api import AnyFeatureInjector
 from noisegan.core.generator import Generator
 from noisegan.core.noise import StreamNoise
 from noisegan.core.rng import MeanSource
@@ -26,11 +28,11 @@ def noise_to_signal(G: Generator, z: Tensor, c: Tensor | None, noise: StreamNois
     """
     found: dict[str, float] = {}
 
-    def measure(injector: nn.Module, inputs: tuple[Tensor, Tensor, Tensor], out: Tensor) -> None:
-        assert isinstance(injector, FeatureInjector)
-        x, drawn, w = inputs
+    def measure(injector: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
+        assert isinstance(injector, AnyFeatureInjector)
+        x, drawn, *others = inputs
         off = injector.draw(MeanSource(len(x), x.device)).to(drawn.dtype)
-        mean = injector.forward(x, off, w).float()
+        mean = injector.forward(x, off, *others).float()
         power = mean.square().mean()
         ratio = torch.where(power == 0, torch.zeros_like(power), (out.float() - mean).square().mean() / power)
         found[keys[injector]] = float(ratio.sqrt())
@@ -39,7 +41,7 @@ def noise_to_signal(G: Generator, z: Tensor, c: Tensor | None, noise: StreamNois
     handles = []
     for layer in G.synthesis.layers():
         for key, _, injector in layer.injectors():
-            if isinstance(injector, FeatureInjector):
+            if isinstance(injector, AnyFeatureInjector):
                 keys[injector] = key
                 handles.append(injector.register_forward_hook(measure))
     try:

@@ -10,12 +10,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from noisegan.api import FeatureInjector, LatentInjector, NoiseSite, Strategy, StyleInjector
+from noisegan.api import (
+    Ahead,
+    AnyFeatureInjector,
+    FeatureInjector,
+    LatentInjector,
+    LookAheadInjector,
+    NoiseSite,
+    Reader,
+    Strategy,
+    StyleInjector,
+)
+from noisegan.core import ahead
+from noisegan.core.ahead import Readers
 from noisegan.core.layers import (
     Block,
     Conv2d,
@@ -99,7 +112,7 @@ class SynthesisLayer(nn.Module):
                 if kind == "noise":
                     self.placements.setdefault(placement, []).append(label)
 
-    def injectors(self) -> Iterator[tuple[str, str, LatentInjector | StyleInjector | FeatureInjector]]:
+    def injectors(self) -> Iterator[tuple[str, str, LatentInjector | StyleInjector | AnyFeatureInjector]]:
         """(noise key, stream, injector) for each injector: those of w, of the style, of feature maps.
 
         The first feature injector of every strategy shares the stream of its site, so that two strategies under
@@ -107,32 +120,50 @@ class SynthesisLayer(nn.Module):
         """
         for kind, injectors in (("/latent", self.latent), ("/style", self.style), ("", self.noise)):
             for i, (label, injector) in enumerate(injectors.items()):
-                assert isinstance(injector, (LatentInjector, StyleInjector, FeatureInjector))
+                assert isinstance(injector, LatentInjector | StyleInjector | AnyFeatureInjector)
                 key = f"{self.site.name}{kind}/{label}"
                 yield key, f"{self.site.name}{kind}" + (f"/{i}" if i else ""), injector
 
-    def forward(self, x: Tensor, w: Tensor, noise: Mapping[str, Tensor], gain: float = 1.0) -> Tensor:
-        """x [N, I, H, W], w [N, D], noise by key -> [N, C, H', W'], H' = 2H where the site upsamples."""
+    def forward(
+        self, x: Tensor, w: Tensor, noise: Mapping[str, Tensor], gain: float = 1.0, following: Readers = tuple
+    ) -> Tensor:
+        """x [N, I, H, W], w [N, D], noise by key, what reads the result -> [N, C, H', W'], H' = 2H where the site
+        upsamples."""
         dtype = x.dtype
-        for label, injector in self.latent.items():
-            w = injector(w, noise[f"{self.site.name}/latent/{label}"].to(w.dtype)).to(w.dtype)  # [N, D]
-        style = self.affine(w)
-        for label, injector in self.style.items():
-            style = injector(style, noise[f"{self.site.name}/style/{label}"].to(style.dtype)).to(style.dtype)  # [N, I]
-        x = self._noisy("pre-conv", x, w, noise)
+        w, style = self._styled(w, noise)
+        up = 2 if self.upsamples else 1
+        x = self._noisy("pre-conv", x, w, noise, lambda: ahead.linear(style, (self._reader(style),)))
         if "inside-style" in self.placements and dtype == torch.float16:
             x = x.float()  # before demodulation, maps of true size do not fit into float16
-        up = 2 if self.upsamples else 1
         x, demod = modulated_conv2d(x, self.weight, style, self.resample_filter, up=up)  # [N, C, H', W'], [N, C]
-        x = self._noisy("inside-style", x, w, noise)
-        x = self._activated(x, demod, w, noise, gain)
-        return self._noisy("post-activation", x.to(dtype), w, noise)
+        x = self._noisy("inside-style", x, w, noise, lambda: ahead.activated(demod, self.bias, gain, following()))
+        x = self._activated(x, demod, w, noise, following, gain)
+        return self._noisy("post-activation", x.to(dtype), w, noise, lambda: ahead.linear(demod, following()))
 
-    def _noisy(self, placement: PointInLayer, x: Tensor, w: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
+    def _styled(self, w: Tensor, noise: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """w [N, D] after the latent injectors, and the style [N, I] after its own."""
+        for label, injector in self.latent.items():
+            w = injector(w, noise[f"{self.site.name}/latent/{label}"].to(w.dtype)).to(w.dtype)
+        style = self.affine(w)
+        for label, injector in self.style.items():
+            style = injector(style, noise[f"{self.site.name}/style/{label}"].to(style.dtype)).to(style.dtype)
+        return w, style
+
+    def reader(self, w: Tensor, noise: Mapping[str, Tensor]) -> Reader:
+        """This layer's convolution as what reads the map that enters it."""
+        return self._reader(self._styled(w, noise)[1])
+
+    def _reader(self, style: Tensor) -> Reader:
+        return ahead.convolution(self.weight, style, self.resample_filter, up=2 if self.upsamples else 1)
+
+    def _noisy(
+        self, placement: PointInLayer, x: Tensor, w: Tensor, noise: Mapping[str, Tensor], look: Callable[[], Ahead]
+    ) -> Tensor:
         """x [N, C, H, W] after the feature injectors of one point in the layer."""
         for label in self.placements.get(placement, ()):
-            drawn = self._drawn(label, noise, x)
-            x = self.noise[label](x, drawn.to(x.dtype), w.to(x.dtype)).to(x.dtype)
+            injector = self.noise[label]
+            seen = (look(),) if isinstance(injector, LookAheadInjector) else ()
+            x = injector(x, self._drawn(label, noise, x).to(x.dtype), w.to(x.dtype), *seen).to(x.dtype)
         return x
 
     def _drawn(self, label: str, noise: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -141,16 +172,26 @@ class SynthesisLayer(nn.Module):
         drawn = noise[f"{self.site.name}/{label}"]
         return drawn.contiguous(memory_format=layout(x)) if drawn.ndim == 4 else drawn
 
-    def _activated(self, x: Tensor, demod: Tensor, w: Tensor, noise: Mapping[str, Tensor], gain: float) -> Tensor:
+    def _activated(
+        self,
+        x: Tensor,
+        demod: Tensor,
+        w: Tensor,
+        noise: Mapping[str, Tensor],
+        following: Readers,
+        gain: float,
+    ) -> Tensor:
         """x [N, C, H, W] with demodulation, noise at the usual point, bias, activation: in one pass where possible."""
-        gain, clamp = math.sqrt(2) * gain, None if self.clamp is None else self.clamp * gain
+        act_gain, clamp = math.sqrt(2) * gain, None if self.clamp is None else self.clamp * gain
         terms = self._added(noise, x)
         if terms is None:
-            x = self._noisy("post-conv", scale_channels(x, demod), w, noise)
-            return bias_act(x, self.bias, gain=gain, clamp=clamp)
+            x = scale_channels(x, demod)
+            one = torch.ones_like(demod)
+            x = self._noisy("post-conv", x, w, noise, lambda: ahead.activated(one, self.bias, gain, following()))
+            return bias_act(x, self.bias, gain=act_gain, clamp=clamp)
         if not terms:
-            return bias_act(x, self.bias, gain=gain, clamp=clamp, scale=demod, overwrite=True)
-        return noise_bias_act(x, *terms[0], self.bias, gain=gain, clamp=clamp, scale=demod, overwrite=True)
+            return bias_act(x, self.bias, gain=act_gain, clamp=clamp, scale=demod, overwrite=True)
+        return noise_bias_act(x, *terms[0], self.bias, gain=act_gain, clamp=clamp, scale=demod, overwrite=True)
 
     def _added(self, noise: Mapping[str, Tensor], x: Tensor) -> list[tuple[Tensor, Tensor]] | None:
         """(noise, strength) of all that the injectors at the usual point do, where that is adding one product or
@@ -161,8 +202,7 @@ class SynthesisLayer(nn.Module):
         found: list[tuple[Tensor, Tensor]] = []
         for label in self.placements.get("post-conv", ()):
             injector = self.noise[label]
-            assert isinstance(injector, FeatureInjector)
-            added = injector.added(self._drawn(label, noise, x))
+            added = injector.added(self._drawn(label, noise, x)) if isinstance(injector, FeatureInjector) else None
             if added is None or injector._forward_hooks or injector._forward_pre_hooks:
                 return None
             found += added
@@ -183,8 +223,16 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, C, H, W], w [N, D] -> [N, img_channels, H, W]."""
-        x = modulated_pointwise(x, self.weight.flatten(1), self.affine(w) * self.weight_gain)
+        x = modulated_pointwise(x, self.weight.flatten(1), self._style(w))
         return bias_act(x, self.bias, "linear", clamp=self.clamp)
+
+    def _style(self, w: Tensor) -> Tensor:
+        style: Tensor = self.affine(w) * self.weight_gain
+        return style
+
+    def reader(self, w: Tensor) -> Reader:
+        """This convolution as what reads the map that enters it."""
+        return ahead.pointwise(self.weight, self._style(w))
 
 
 class SynthesisBlock(Block):
@@ -219,27 +267,40 @@ class SynthesisBlock(Block):
             self.skip = Conv2d(sites[0].in_channels, channels, 1, bias=False, up=2)
 
     def forward(
-        self, x: Tensor | None, img: Tensor | None, ws: Tensor, noise: Mapping[str, Tensor]
+        self, x: Tensor | None, img: Tensor | None, ws: Tensor, noise: Mapping[str, Tensor], following: Readers = tuple
     ) -> tuple[Tensor, Tensor | None]:
-        """x [N, I, H/2, W/2] or None, img so far or None, ws [N, num_conv + 1, D] -> x [N, C, H, W], img."""
+        """x [N, I, H/2, W/2] or None, img so far or None, ws [N, num_conv + 1, D], noise by key, what reads x next
+        -> x [N, C, H, W], img."""
         dtype = self.low_precision or ws.dtype
+
+        def read_on() -> tuple[Reader, ...]:
+            own = (self.torgb.reader(ws[:, self.num_conv]),) if hasattr(self, "torgb") else ()
+            return (*own, *following())
+
         if x is None:
             x = enter(self.const.expand(len(ws), *self.const.shape), dtype)  # [N, C, 4, 4]
-            x = self.conv1(x, ws[:, 0], noise)
-        elif self.architecture == "residual":
-            x = enter(x, dtype)
-            shortcut = self.skip(x, gain=math.sqrt(0.5))
-            x = self.conv0(x, ws[:, 0], noise)
-            x = shortcut + self.conv1(x, ws[:, 1], noise, gain=math.sqrt(0.5))
+            x = self.conv1(x, ws[:, 0], noise, following=read_on)
         else:
-            x = self.conv0(enter(x, dtype), ws[:, 0], noise)
-            x = self.conv1(x, ws[:, 1], noise)
+            x = enter(x, dtype)
+            gain = math.sqrt(0.5) if self.architecture == "residual" else 1.0
+            shortcut = self.skip(x, gain=gain) if self.architecture == "residual" else None
+            x = self.conv0(x, ws[:, 0], noise, following=lambda: (self.conv1.reader(ws[:, 1], noise),))
+            x = self.conv1(x, ws[:, 1], noise, gain, read_on)
+            x = x if shortcut is None else shortcut + x
         if img is not None:
             img = upsample2(img, self.resample_filter)
         if hasattr(self, "torgb"):
             rgb = self.torgb(x, ws[:, self.num_conv]).to(ws.dtype)  # [N, img_channels, H, W]
             img = rgb if img is None else img + rgb
         return x, img
+
+    def readers(self, w: Tensor, noise: Mapping[str, Tensor]) -> tuple[Reader, ...]:
+        """What reads the map that enters this block; w [N, D], the block's first."""
+        conv0 = self.conv0.reader(w, noise)
+        if self.architecture != "residual":
+            return (conv0,)
+        weight = self.skip.weight * (self.skip.weight_gain * math.sqrt(0.5))
+        return conv0, ahead.shortcut(weight, self.resample_filter, len(w))
 
 
 class Synthesis(nn.Module):
@@ -298,10 +359,12 @@ class Synthesis(nn.Module):
         x: Tensor | None = None
         img: Tensor | None = None
         first = 0
-        for block in self.blocks():
-            # torgb shares its w with the next block's first convolution.
-            x, img = block(x, img, ws[:, first : first + block.num_conv + 1], noise)
-            first += block.num_conv
+        blocks = self.blocks()
+        for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+            last = first + block.num_conv  # torgb shares its w with the next block's first convolution
+            following = partial(after.readers, ws[:, last], noise) if after else tuple
+            x, img = block(x, img, ws[:, first : last + 1], noise, following)
+            first = last
         assert img is not None
         return img
 

@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from noisegan.api import FeatureInjector, Injector
+from noisegan.api import AnyFeatureInjector, Injector
 from noisegan.core.generator import Generator
 from noisegan.core.noise import StreamNoise
 from noisegan.core.rng import Streams, StreamSource
@@ -108,7 +108,7 @@ class NoiseVariables:
             own = info.injector.regularise(self.leaves[key])
             if own is not None:
                 terms.append(own)
-            elif isinstance(info.injector, FeatureInjector) and is_map(tuple(self.leaves[key].shape[1:])):
+            elif isinstance(info.injector, AnyFeatureInjector) and is_map(tuple(self.leaves[key].shape[1:])):
                 maps.append(self.leaves[key])
         total = autocorrelation(maps)
         for term in terms:

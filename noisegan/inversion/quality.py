@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from noisegan.api import FeatureInjector
+from noisegan.api import AnyFeatureInjector
 from noisegan.core.generator import Generator
 from noisegan.core.noise import StreamNoise
 from noisegan.core.rng import Streams
@@ -110,7 +110,7 @@ def measure_noise(
         else noise[info.key].double().cpu()[:, None]
         for info in infos
         if (info.matters if among is None else info.key in among)
-        and isinstance(info.injector, FeatureInjector)
+        and isinstance(info.injector, AnyFeatureInjector)
         and is_map(tuple(noise[info.key].shape[1:]))
     ]  # [N, M, r, r] each
     if not maps or not any(bool(m.std(dim=(2, 3)).any()) for m in maps):

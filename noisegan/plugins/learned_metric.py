@@ -1,20 +1,19 @@
 """`learned_metric`: noise as a geodesic step under a Riemannian metric that the network learns, one per pixel.
 
 Feng, Zhao, Zha, "Understanding Noise Injection in GANs", ICML 2021, take noise injection as an exponential map
-Exp_m(sigma e) on the feature manifold. Here the manifold is R^C, C channels, with a learned local metric g, and the
-geodesic is followed to second order. At each pixel x of the feature map,
+Exp_m(sigma e) on the feature manifold. Here the manifold is R^C, C channels, with a local metric g, and the geodesic is
+followed to second order. At each pixel x of the feature map,
 
     v   ~ N(0, g(x)^-1)                          isotropic in the metric
     out = x + r v + (r^2 / 2) a(x, v)            a: acceleration of the geodesic with velocity v
 
-with the last term kept shorter than half of r v (`acceleration.displacement`). Metrics, with functions psi and f that
-are learned with the generator:
+with the last term kept shorter than half of r v (`acceleration.displacement`). Metrics, with functions psi that are
+learned with the generator, or f given by the generator itself:
 
     conformal   g = e^{2 psi(x)} I               psi: R^C -> R
     diagonal    g = diag(e^{2 psi_i(x)})         psi: R^C -> R^C
     low-rank    g = I + S^T S, S = diag(e^{psi_i(x)}) B       psi: R^C -> R^k, B learned [k, C]
-    pullback    g = I + J^T J, J = Df(x)         f: R^C -> R^k made as layers after the site are: bias, activation,
-                                                 1 x 1 read-out
+    pullback    g = J^T J, J = Df(x)             f: pixel -> all that the next layers make of it (`Pullback`)
 
 Where psi is constant g is flat: with psi = 0, out = x + r e, noise as in `additive` but drawn per channel. A constant
 factor of g and r are the same thing, so it is I beside S^T S and not lambda I. Features have length sqrt(C), and so has
@@ -36,18 +35,27 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from noisegan.api import FeatureInjector, Field, NoiseSite, NoiseSource, Params, StrategySpec, hookimpl
+from noisegan.api import (
+    Ahead,
+    AnyFeatureInjector,
+    FeatureInjector,
+    Field,
+    LookAheadInjector,
+    NoiseSite,
+    NoiseSource,
+    Params,
+    StrategySpec,
+    hookimpl,
+)
 from noisegan.plugins.geometry import acceleration
 from noisegan.plugins.geometry.acceleration import Factor, Linear, mix
 
 Kind = Literal["conformal", "diagonal", "low-rank", "pullback"]
 _USED_BY: dict[str, tuple[Kind, ...]] = {
     "hidden": ("conformal", "diagonal", "low-rank"),
-    "rank": ("low-rank", "pullback"),
+    "rank": ("low-rank",),
     "smoothing": ("pullback",),
 }
-_SLOPE = 0.2
-"""Of the generator's leaky ReLU below zero (Karras et al. 2020)."""
 _START = 0.1
 """Size of `outward` at the start: psi is about 0.06, so g is near flat, but no weight is without gradient."""
 
@@ -55,7 +63,7 @@ _START = 0.1
 class LearnedMetricParams(Params):
     kind: Kind = Field("conformal", description="family of the metric")
     hidden: int = Field(8, ge=1, le=256, description="width of the network psi; all kinds but pullback")
-    rank: int = Field(4, ge=1, le=16, description="k, directions that the metric measures; low-rank and pullback")
+    rank: int = Field(4, ge=1, le=16, description="k, directions that the metric measures; low-rank")
     smoothing: float = Field(
         0.25, ge=0.01, le=10, description="T, width of the smoothed kink in units of the features; pullback"
     )
@@ -159,35 +167,6 @@ class LowRank(LocalMetric):
         return v, acceleration.low_rank(v, S, jvp, vjp)
 
 
-class Pullback(LocalMetric):
-    """g = I + J^T J for f(x) = A phi(x + b) / sqrt(C): bias, activation and 1 x 1 read-out to k numbers.
-
-    f itself is never computed, only J = A diag(phi') / sqrt(C) and D^2f[v, v] = A (phi'' v^2) / sqrt(C).
-
-    Learned: `readout`, A [k, C], starts normal, so that a row of J has length about 0.6 and g is about 1.4 along it;
-    `shift`, b [C], at 0 as the layer's own bias.
-    """
-
-    def __init__(self, channels: int, rank: int, smoothing: float) -> None:
-        super().__init__()
-        self.extra = rank
-        self.smoothing = smoothing
-        self.readout = nn.Parameter(torch.randn(rank, channels))
-        self.shift = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        k, C = self.readout.shape
-        A = self.readout.to(x.dtype) / math.sqrt(C)
-        gate = torch.sigmoid((x + self.shift.to(x.dtype)[:, None]) / self.smoothing)  # [N, C, P]
-        slope = _SLOPE + (1 - _SLOPE) * gate  # phi'
-        curve = (1 - _SLOPE) / self.smoothing * gate * (1 - gate)  # phi''
-        pairs = (A[:, None] * A).flatten(0, 1)  # [k k, C]
-        gram = mix(pairs, slope.square()).unflatten(1, (k, k))  # A diag(phi'^2) A^T, [N, k, k, P]
-        S = Factor(down=lambda v: mix(A, slope * v), up=lambda y: slope * mix(A.T, y), gram=gram)
-        v = S.normal(e[:, :C], e[:, C:])
-        return v, acceleration.pullback(S, mix(A, curve * v.square()))
-
-
 class LearnedMetric(FeatureInjector):
     """One site: a metric and how far to go.
 
@@ -207,12 +186,80 @@ class LearnedMetric(FeatureInjector):
         return source.normal(count, self.resolution, self.resolution)  # [N, C + extra, H, W]
 
     def forward(self, x: Tensor, noise: Tensor, w: Tensor) -> Tensor:
-        exact = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            points = x.to(exact).flatten(2)  # [N, C, H W]
-            v, a = self.metric(points, noise.to(exact).flatten(2))
-            out = points + acceleration.displacement(v, a, self.strength.to(exact))
-            return out.view_as(x).to(x.dtype)
+        return _second_order(x, noise, self.metric, self.strength)
+
+
+class Pullback(LookAheadInjector):
+    """One site: g = J^T J, J = Df(x), where f takes one pixel of the map, all others held, to what the next layers make
+    of it: the activation's outputs z [C] there, and the outputs of every convolution that reads z, around it.
+
+    z_i = phi_i(x_i) channel by channel, and what follows is linear in z, so g = D M D with D = diag(phi_i'(x_i)) and M
+    [C, C] the same at every pixel of a sample (`seen`). z itself among the outputs makes M >= I: no direction is free.
+    With M = L L^T, v = D^-1 L^-T e has covariance g^-1. The metric is constant in z: its geodesics are straight there,
+    and bent in x as phi is (`acceleration.componentwise`).
+
+    Learned: `strength` as in `LearnedMetric`. The metric has no parameters of its own.
+    """
+
+    def __init__(self, site: NoiseSite, *, smoothing: float, strength: float) -> None:
+        super().__init__()
+        self.resolution, self.channels = site.resolution, site.channels
+        self.smoothing = smoothing
+        self.strength = nn.Parameter(torch.tensor(strength))
+
+    def draw(self, source: NoiseSource) -> Tensor:
+        return source.normal(self.channels, self.resolution, self.resolution)
+
+    def forward(self, x: Tensor, noise: Tensor, w: Tensor, ahead: Ahead) -> Tensor:
+        def metric(points: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+            scale, bias = ahead.scale.to(points.dtype)[..., None], ahead.bias.to(points.dtype)[:, None]
+            above, T = 1 - ahead.slope, self.smoothing
+            gate = torch.sigmoid(points * (scale / T) + bias / T)  # [N, C, P]
+            slope = ahead.slope + above * gate  # phi' / (gain scale)
+            bend = (scale * above / T) * (gate * (1 - gate) / slope)  # phi'' / phi'
+            v = _whitened(seen(ahead, points.dtype), e) / (ahead.gain * scale * slope)
+            return v, acceleration.componentwise(v, bend)
+
+        return _second_order(x, noise, metric, self.strength)
+
+
+def _whitened(M: Tensor, e: Tensor) -> Tensor:
+    """L^-T e with M = L L^T; M [N, C, C] >= I, so that nobody need ask whether L exists, e [N, C, P]."""
+    root = torch.linalg.cholesky_ex(M).L.mT
+    few = e.shape[2] <= e.shape[1]  # pixels; for many it is faster to invert the root
+    right = e if few else torch.eye(M.shape[1], dtype=M.dtype, device=M.device).expand_as(M)
+    solved: Tensor = torch.linalg.solve_triangular(root, right, upper=True)
+    return solved if few else mix(solved, e)
+
+
+def seen(ahead: Ahead, dtype: torch.dtype) -> Tensor:
+    """M [N, C, C]: a change dz of one pixel moves z and the outputs of its readers by dz^T M dz in all, squared."""
+    M = torch.eye(len(ahead.bias), dtype=dtype, device=ahead.bias.device).expand(len(ahead.scale), -1, -1)
+    for reader in ahead.readers:
+        rows = reader.weight.to(dtype).flatten(2)  # [O, C, h w]
+        grams = (rows @ rows.mT).flatten(1)  # [O, C C]: output channels apart, as each sample demodulates its own way
+        of_sample = (reader.demod.to(dtype).square() @ grams).unflatten(1, M.shape[1:])  # [N, C, C]
+        style = reader.style.to(dtype)
+        M = M + style[:, :, None] * of_sample * style[:, None]
+    return M
+
+
+def _second_order(
+    x: Tensor, noise: Tensor, metric: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], strength: Tensor
+) -> Tensor:
+    """x [N, C, H, W] moved along geodesics; metric: x [N, C, P], normals [N, C + extra, P] -> v, a [N, C, P]."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        points = x.to(exact).flatten(2)  # [N, C, H W]
+        v, a = metric(points, noise.to(exact).flatten(2))
+        out = points + acceleration.displacement(v, a, strength.to(exact))
+        return out.view_as(x).to(x.dtype)
+
+
+def _injector(site: NoiseSite, p: LearnedMetricParams) -> AnyFeatureInjector:
+    if p.kind == "pullback":
+        return Pullback(site, smoothing=p.smoothing, strength=p.strength)
+    return LearnedMetric(site, _metric(site.channels, p), strength=p.strength)
 
 
 def _metric(channels: int, p: LearnedMetricParams) -> LocalMetric:
@@ -220,9 +267,7 @@ def _metric(channels: int, p: LearnedMetricParams) -> LocalMetric:
         return Conformal(channels, p.hidden)
     if p.kind == "diagonal":
         return Diagonal(channels, p.hidden)
-    if p.kind == "low-rank":
-        return LowRank(channels, p.hidden, p.rank)
-    return Pullback(channels, p.rank, p.smoothing)
+    return LowRank(channels, p.hidden, p.rank)
 
 
 @hookimpl
@@ -231,9 +276,9 @@ def register_strategies(register: Callable[[StrategySpec[Any]], None]) -> None:
         StrategySpec(
             name="learned_metric",
             params=LearnedMetricParams,
-            summary="geodesic steps under a learned local metric, to second order",
+            summary="geodesic steps under a local metric, learned or pulled back from the next layers",
             reference="Feng, Zhao, Zha, ICML 2021 (arXiv:2006.05891): noise as an exponential map; metrics are ours",
             identity_at_init=True,
-            feature=lambda site, p: LearnedMetric(site, _metric(site.channels, p), strength=p.strength),
+            feature=_injector,
         )
     )

@@ -5,18 +5,26 @@ from __future__ import annotations
 from pydantic import ValidationError
 from torch import nn
 
-from noisegan.api import FeatureInjector, ImageInjector, LatentInjector, PenaltyInjector, Strategy, StyleInjector
+from noisegan.api import (
+    FeatureInjector,
+    ImageInjector,
+    LatentInjector,
+    LookAheadInjector,
+    PenaltyInjector,
+    Strategy,
+    StyleInjector,
+)
 from noisegan.expression import parse_expression
 from noisegan.manager import bind
 from noisegan.testing.places import Place, places
 from noisegan.testing.registry import ALL_POINTS, TENSOR_POINTS, check, require, same_bits, where
 
-BASES: dict[str, type[nn.Module]] = {
-    "feature": FeatureInjector,
-    "latent": LatentInjector,
-    "style": StyleInjector,
-    "image": ImageInjector,
-    "penalty": PenaltyInjector,
+BASES: dict[str, tuple[type[nn.Module], ...]] = {
+    "feature": (FeatureInjector, LookAheadInjector),
+    "latent": (LatentInjector,),
+    "style": (StyleInjector,),
+    "image": (ImageInjector,),
+    "penalty": (PenaltyInjector,),
 }
 
 
@@ -25,8 +33,9 @@ def builds(place: Place) -> None:
     """The factory builds a new injector of the right class for every site."""
     with where("building it"):
         first, second = place.build(), place.build()
-    base = BASES[place.point]
-    require(isinstance(first, base), f"the factory returned a {type(first).__name__}, expected a {base.__name__}")
+    bases = BASES[place.point]
+    expected = " or ".join(base.__name__ for base in bases)
+    require(isinstance(first, bases), f"the factory returned a {type(first).__name__}, expected a {expected}")
     require(first is not second, "the factory returned the same injector twice, expected a new one each time")
 
 

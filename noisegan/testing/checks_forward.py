@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from noisegan.testing.places import Place, global_seed
+from noisegan.api import LookAheadInjector
+from noisegan.testing.places import SHARED, Place, global_seed
 from noisegan.testing.registry import ALL_POINTS, TENSOR_POINTS, Broken, check, close, require, same_bits, where
 
 
@@ -76,7 +77,9 @@ def forward_is_per_sample(place: Place) -> None:
     with where("forward"):
         output = place.call(injector, inputs)
         changed = place.call(injector, others)
-        shuffled = place.call(injector, {name: value[order] for name, value in inputs.items()})
+        shuffled = place.call(
+            injector, {name: value if name in SHARED else value[order] for name, value in inputs.items()}
+        )
     keep = [0, 2]
     require(
         changed.shape == output.shape and close(output[keep], changed[keep]),
@@ -89,6 +92,8 @@ def forward_is_per_sample(place: Place) -> None:
 def added_is_what_forward_adds(place: Place) -> None:
     """added returns None, or products (noise, strength) whose sum is what forward adds to x."""
     injector = place.moved()
+    if isinstance(injector, LookAheadInjector):  # never asked
+        return
     inputs = place.inputs(injector, dtype=torch.float64)
     injector.double()
     with where("added"):
@@ -118,7 +123,7 @@ def forward_is_one_graph(places: list[Place]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's own
             compiled: Callable[..., torch.Tensor] = torch.compile(injector, fullgraph=True, backend="eager")
-            output = compiled(*inputs.values())
+            output = compiled(*place.arguments(inputs))
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise Broken(

@@ -28,7 +28,8 @@ def _point(place: Place) -> tuple[Callable[..., Tensor], list[Tensor]]:
 
     def function(*arguments: Tensor) -> Tensor:
         parameters = dict(zip(names, arguments[len(inputs) :], strict=True))
-        output = functional_call(injector, parameters, arguments[: len(inputs)])
+        given = dict(zip(inputs, arguments[: len(inputs)], strict=True))
+        output = functional_call(injector, parameters, place.arguments(given))
         assert isinstance(output, Tensor)
         return output
 

@@ -7,7 +7,7 @@ whose parameters have left their start.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from noisegan.api import ImageSite, Injector, NoiseSite, NoiseSource, Params, Strategy
+from noisegan.api import Ahead, ImageSite, Injector, LookAheadInjector, NoiseSite, NoiseSource, Params, Reader, Strategy
 from noisegan.core.rng import MeanSource, Streams, contained_randomness
 
 IDS = (0, 1, 2)
 """Sample ids of the usual batch."""
+SHARED = ("bias", "weight")
+"""Inputs that are not of a sample."""
 _W_DIM = 6
 _MOVE = 0.25
 """How far parameters are moved: enough to show, too little to leave the domain of a share or an angle."""
@@ -109,9 +111,9 @@ class Place:
         step: int = 0,
         off: bool = False,
     ) -> dict[str, Tensor]:
-        """Arguments of forward by name, in its order: features, images or w of these samples, and drawn noise.
+        """What forward is given, by name: features, images or w of these samples, drawn noise, tensors of what follows.
 
-        `step` moves the noise alone; `off` draws it at its mean.
+        `step` moves the noise alone; `off` draws it at its mean. `arguments` makes forward's arguments of them.
         """
         values = Streams(self.seed)["testing/inputs"].source(ids=ids, device=self.device)
         first = values.normal(*self.shape)
@@ -120,10 +122,33 @@ class Place:
         source = MeanSource(len(ids), self.device) if off else self.source(ids, step)
         noise = injector.draw(source).detach().to(dtype)  # type: ignore[operator]
         if self.point == "feature":
-            return {"x": first.to(dtype), "noise": noise, "w": values.normal(_W_DIM).to(dtype)}
+            found = {"x": first.to(dtype), "noise": noise, "w": values.normal(_W_DIM).to(dtype)}
+            if isinstance(injector, LookAheadInjector):
+                found |= {name: tensor.to(dtype) for name, tensor in self._ahead(values).items()}
+            return found
         if self.point in ("latent", "style"):
             return {"w" if self.point == "latent" else "style": first.to(dtype), "noise": noise}
         return {"images": torch.tanh(first).to(dtype), "noise": noise}
+
+    def _ahead(self, values: NoiseSource) -> dict[str, Tensor]:
+        """What follows a map: tensors of `Ahead` and of one `Reader`. `SHARED`: the same for all samples."""
+        channels, outputs = self.shape[0], self.shape[0] + 2
+        shared = Streams(self.seed)["testing/ahead"].source(ids=[0], device=self.device)
+        return {
+            "scale": 0.5 + values.uniform(channels),
+            "style": 1 + values.normal(channels) / 2,
+            "demod": 0.5 + values.uniform(outputs),
+            "bias": shared.normal(channels)[0] / 2,
+            "weight": shared.normal(outputs, channels, 3, 3)[0] / (3 * channels**0.5),
+        }
+
+    def arguments(self, inputs: Mapping[str, Tensor]) -> tuple[Any, ...]:
+        """Of `inputs`, what forward is called with."""
+        if "scale" not in inputs:
+            return tuple(inputs.values())
+        reader = Reader(weight=inputs["weight"], style=inputs["style"], demod=inputs["demod"])
+        ahead = Ahead(scale=inputs["scale"], bias=inputs["bias"], slope=0.2, gain=2**0.5, readers=(reader,))
+        return inputs["x"], inputs["noise"], inputs["w"], ahead
 
     def critic(self) -> TinyCritic:
         assert self.image is not None
@@ -131,8 +156,10 @@ class Place:
 
     def call(self, injector: Injector, inputs: dict[str, Tensor]) -> Tensor:
         """forward, with a critic where it is a penalty."""
-        values = list(inputs.values())
-        result = injector(self.critic().to(values[0].dtype), *values) if self.point == "penalty" else injector(*values)
+        arguments = self.arguments(inputs)
+        if self.point == "penalty":
+            arguments = (self.critic().to(arguments[0].dtype), *arguments)
+        result = injector(*arguments)
         assert isinstance(result, Tensor), f"forward returned {type(result).__name__}, expected a tensor"
         return result
 
