@@ -163,14 +163,9 @@ class SynthesisLayer(nn.Module):
         for label in self.placements.get(placement, ()):
             injector = self.noise[label]
             seen = (look(),) if isinstance(injector, LookAheadInjector) else ()
-            x = injector(x, self._drawn(label, noise, x).to(x.dtype), w.to(x.dtype), *seen).to(x.dtype)
+            drawn = _laid_out(noise[f"{self.site.name}/{label}"], x).to(x.dtype)
+            x = injector(x, drawn, w.to(x.dtype), *seen).to(x.dtype)
         return x
-
-    def _drawn(self, label: str, noise: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """What a feature injector drew. A number per element comes as rows of pixels and is laid out as x here, once:
-        whatever passes over two layouts at a time is several times slower."""
-        drawn = noise[f"{self.site.name}/{label}"]
-        return drawn.contiguous(memory_format=layout(x)) if drawn.ndim == 4 else drawn
 
     def _activated(
         self,
@@ -202,11 +197,18 @@ class SynthesisLayer(nn.Module):
         found: list[tuple[Tensor, Tensor]] = []
         for label in self.placements.get("post-conv", ()):
             injector = self.noise[label]
-            added = injector.added(self._drawn(label, noise, x)) if isinstance(injector, FeatureInjector) else None
+            drawn = noise[f"{self.site.name}/{label}"]
+            added = injector.added(drawn) if isinstance(injector, FeatureInjector) else None
             if added is None or injector._forward_hooks or injector._forward_pre_hooks:
                 return None
             found += added
-        return found if len(found) <= 1 else None
+        return [(_laid_out(e, x), strength) for e, strength in found] if len(found) <= 1 else None
+
+
+def _laid_out(noise: Tensor, x: Tensor) -> Tensor:
+    """Noise for x [N, C, H, W]. A number per element comes as rows of pixels and is laid out as x here, once: whatever
+    passes over two layouts at a time is several times slower."""
+    return noise.contiguous(memory_format=layout(x)) if noise.ndim == 4 else noise
 
 
 class ToRGB(nn.Module):
