@@ -203,5 +203,5 @@ def _headline(config: TrainConfig, options: dict[str, Any], trainer: Trainer, wh
         f"{where}: {trainer.noise} on {data['name']} ({len(trainer.dataset)} images, {data['channels']} channels, "
         f"{data['resolution']} px{resize}), G {parameters / 1e6:.2f} M parameters, seed {config.seed}, "
         f"batch {config.batch}, {config.kimg:g} kimg{start}, on {trainer.world.device}, "
-        f"operations: {backend_of(trainer.world.device.type)}"
+        f"operations: {backend_of(trainer.world.device)}"
     )
