@@ -1,4 +1,4 @@
-"""Extractors: each network is the published one, rows are independent, mistakes have their sentence."""
+"""Extractors: each network is the published one, rows are independent, weights are asked for in one sentence."""
 
 from __future__ import annotations
 
@@ -6,36 +6,28 @@ import ast
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import extracting
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from extracting import CPU, random_images, waves
 from torch import Tensor, nn
 
 from noisegan.api import FeatureExtractor
 from noisegan.errors import NoiseganError
-from noisegan.manager import Plugins, Provenance
+from noisegan.manager import Plugins
 from noisegan.metrics.extractors import efficientnet_lite0, inception, st_lpips
 from noisegan.metrics.extractors.layers import ConvNorm, for_inference, resized
 from noisegan.metrics.extractors.registry import make_extractor
-from noisegan.metrics.features import extract, to_rgb
+from noisegan.metrics.features import extract
 
-CPU = torch.device("cpu")
+places = extracting.places
 NAMES = {"efficientnet-lite0": 1280, "st-lpips-alex": 256, "inception": 2048}
-
-
-@pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No weights but those in packages, and no network."""
-    monkeypatch.setenv("NOISEGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("NOISEGAN_OFFLINE", "1")
-    monkeypatch.delenv("NOISEGAN_WEIGHTS", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -83,20 +75,6 @@ def use_inception(path: Path, patch: pytest.MonkeyPatch) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     patch.setenv("NOISEGAN_WEIGHTS", str(path.parent))
     patch.setattr(inception, "WEIGHTS", dataclasses.replace(inception.WEIGHTS, sha256=digest[:8]))
-
-
-def waves() -> tuple[Tensor, Tensor]:
-    """Two images [1, 3, 64, 64] in [-1, 1], made by a formula."""
-    i = torch.arange(64.0)
-    y, x = torch.meshgrid(i, i, indexing="ij")
-    a = torch.stack([torch.sin(x / 5), torch.cos(y / 7), torch.sin((x + y) / 9)])
-    b = torch.stack([torch.sin(x / 5 + 0.5), torch.cos(y / 6), torch.sin((x - y) / 9)])
-    return a[None], b[None]
-
-
-def random_images(n: int, channels: int = 3, size: int = 32, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
 
 
 # What holds for every extractor
@@ -247,62 +225,6 @@ def test_loading_is_strict() -> None:
             efficientnet_lite0.Network().load_state_dict(efficientnet_lite0.own_names(changed))
 
 
-# ST-LPIPS
-
-
-@pytest.fixture(scope="module")
-def perceptual() -> st_lpips.StLpips:
-    return st_lpips.load_st_lpips(CPU)[0]
-
-
-def test_st_lpips_golden(perceptual: st_lpips.StLpips) -> None:
-    """0.336959 by an independent implementation that also gives the 0.7777554988861084 its authors publish for their
-    example pair."""
-    a, b = waves()
-    assert perceptual.distance(a, b).item() == pytest.approx(0.336959, abs=2e-6)
-    assert st_lpips.load_st_lpips(CPU)[0].double().distance(a.double(), b.double()).item() == pytest.approx(
-        0.336959, abs=2e-6
-    )
-
-
-def test_st_lpips_is_a_distance(perceptual: st_lpips.StLpips) -> None:
-    a, b = waves()
-    pair, swapped = torch.cat([a, b]), torch.cat([b, a])
-    assert perceptual.distance(pair, pair).tolist() == [0, 0]
-    distances = perceptual.distance(pair, swapped)
-    assert distances.shape == (2,)
-    torch.testing.assert_close(distances[0], distances[1])
-    near = perceptual.distance(a, a + 0.1 * (b - a))
-    assert 0 < near.item() < distances[0].item()
-
-
-def test_st_lpips_forgives_shifts(perceptual: st_lpips.StLpips) -> None:
-    a, b = waves()
-    assert perceptual.distance(a[..., 1:], a[..., :-1]) < 0.1 * perceptual.distance(a, b)
-
-
-def test_st_lpips_has_gradients(perceptual: st_lpips.StLpips) -> None:
-    a, b = waves()
-    for start in (a.clone(), torch.zeros_like(a), b.clone()):
-        start.requires_grad_()
-        (gradient,) = torch.autograd.grad(perceptual.distance(start, b).sum(), start)
-        assert gradient.isfinite().all()
-    assert all(not p.requires_grad for p in perceptual.parameters())
-
-
-def test_st_lpips_slices_and_smallest_image(perceptual: st_lpips.StLpips) -> None:
-    shapes = [tuple(t.shape[1:]) for t in perceptual.slices(torch.zeros(1, 3, 64, 64))]
-    assert shapes == [(64, 30, 30), (192, 15, 15), (384, 8, 8), (256, 8, 8), (256, 8, 8)]
-    assert [head.shape[1] for head in perceptual.heads()] == [s[0] for s in shapes]
-    assert perceptual.distance(torch.zeros(1, 3, 21, 21), torch.ones(1, 3, 21, 21)).isfinite().all()
-    with pytest.raises(NoiseganError) as caught:
-        perceptual.slices(torch.zeros(1, 3, 32, 20))
-    assert str(caught.value) == (
-        "ST-LPIPS needs images of 21 x 21 pixels or more, got 20 x 32; enlarge them to 64 x 64, "
-        "for which it was trained"
-    )
-
-
 # Inception
 
 
@@ -374,136 +296,3 @@ def test_resize_of_tensorflow_1() -> None:
                 expected[i, j] = top + (bottom - top) * (y - y0)
         got = inception.resized_as_tensorflow_1(torch.from_numpy(image)[None, None], size)[0, 0]
         np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-4)  # places are float32, as there
-
-
-# By name
-
-
-def refused(name: str, plugins: Plugins) -> str:
-    with pytest.raises(NoiseganError) as caught:
-        make_extractor(name, plugins, CPU)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
-
-
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Writes a module into the working folder; returns its name."""
-    monkeypatch.chdir(tmp_path)
-    count = iter(range(100))
-
-    def write(source: str) -> str:
-        name = f"extractor_of_a_test_{tmp_path.name}_{next(count)}"
-        (tmp_path / f"{name}.py").write_text(source)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return name
-
-    return write
-
-
-def test_unknown_name(plugins: Plugins) -> None:
-    assert refused("efficientnet-lite", plugins) == (
-        "unknown feature extractor 'efficientnet-lite'; did you mean 'efficientnet-lite0'?; "
-        "a function of your own is module:function"
-    )
-    assert "known: efficientnet-lite0, inception, st-lpips-alex" in refused("xyz", plugins)
-
-
-def test_a_users_function(module: Callable[[str], str], plugins: Plugins, tmp_path: Path) -> None:
-    source = "def means(images):\n    return images.float().mean(dim=(2, 3))\n"
-    name = f"{module(source)}:means"
-    path = list(sys.path)
-    extractor = make_extractor(name, plugins, CPU)
-    assert sys.path == path
-    assert extractor.dim == 3
-    images = random_images(4)
-    assert torch.equal(extract(extractor, images), images.float().mean(dim=(2, 3)))
-    digest = hashlib.sha256(source.encode()).hexdigest()
-    assert extractor.describe() == {
-        "weights": f"{name} sha256:{digest}",
-        "input": "uint8 RGB images as they are",
-        "reference": "a function of the user's; the digest is of its module's file",
-    }
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("return images.float().mean()", r"must give features \[2, dim\], got \[\]"),
-        ("return images.float()", r"got \[2, 3, 64, 64\]"),
-        ("return images.float().mean(dim=(0, 2, 3))[None]", r"got \[1, 3\]"),
-        ("return images.float().flatten(1)[:, :0]", r"got \[2, 0\]"),
-        ("return [1.0, 2.0]", "got list"),
-        ("return None", "got NoneType"),
-        ("raise KeyError('weights')", "failed on uint8 images .*: KeyError: 'weights'; mend the function"),
-        ("return images.amax(dim=(2, 3))", r"must return floats \[2, 3\] for 2 images, got uint8 \[2, 3\]"),
-        ("return images.float().mean(dim=(2, 3)) / 0 * 0", "values that are not finite for 2 of 2 images"),
-    ],
-)
-def test_a_users_wrong_function(module: Callable[[str], str], plugins: Plugins, body: str, message: str) -> None:
-    name = f"{module(f'def wrong(images):{chr(10)}    {body}{chr(10)}')}:wrong"
-    with pytest.raises(NoiseganError, match=message):
-        make_extractor(name, plugins, CPU)
-
-
-def test_what_cannot_be_imported(module: Callable[[str], str], plugins: Plugins, tmp_path: Path) -> None:
-    assert refused("no_such_module_here:f", plugins) == (
-        "feature extractor 'no_such_module_here:f': module 'no_such_module_here' cannot be imported "
-        "(ModuleNotFoundError: No module named 'no_such_module_here'); install it, or put no_such_module_here.py in "
-        f"the folder {tmp_path}"
-    )
-    assert "cannot be imported (ZeroDivisionError" in refused(f"{module('1 / 0')}:f", plugins)
-    assert "cannot be imported (SystemExit" in refused(f"{module('raise SystemExit')}:f", plugins)
-    assert "has no function 'feature'; did you mean 'features'?" in refused(
-        f"{module('def features(images): ...')}:feature", plugins
-    )
-    assert "has no function 'f'" in refused(f"{module('f = 3')}:f", plugins)
-    for bad in (":f", "m:", "a b:f", "dir/m.py:f", "m:f:g", "../m:f"):
-        assert f"feature extractor {bad!r} is neither a name nor module:function" in refused(bad, plugins)
-    assert "has no file that could be recorded" in refused("sys:getsizeof", plugins)
-
-
-class Toy(FeatureExtractor):
-    dim = 3
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return images.float().mean(dim=(2, 3))
-
-    def describe(self) -> dict[str, Any]:
-        return {"weights": "none", "input": "as it is", "reference": "these tests"}
-
-
-class NoDim(Toy):
-    dim = 0
-
-
-class Mute(Toy):
-    def describe(self) -> dict[str, Any]:
-        return {"weights": "none"}
-
-
-@pytest.mark.parametrize(
-    ("factory", "message"),
-    [
-        (lambda device: 3, "its factory made a int, not a noisegan.api.FeatureExtractor"),
-        (lambda device: NoDim(), "its dim must be a positive number, got 0"),
-        (lambda device: Mute(), "its describe.. lacks input, reference"),
-        (lambda device: 1 / 0, "ZeroDivisionError"),
-        (lambda: Toy(), "TypeError: .* takes 0 positional arguments"),
-    ],
-)
-def test_a_plugins_wrong_extractor(factory: Any, message: str) -> None:
-    plugins = Plugins(entry_points=False)
-    plugins.registered["feature extractor"]["bad"] = (factory, Provenance("theirs", "file", "1", "x.py"))
-    text = refused("bad", plugins)
-    assert text.startswith("the feature extractor 'bad' of plugin 'theirs' cannot be used: ")
-    with pytest.raises(NoiseganError, match=message):
-        make_extractor("bad", plugins, CPU)
-
-
-def test_a_plugins_good_extractor() -> None:
-    plugins = Plugins(entry_points=False)
-    plugins.registered["feature extractor"]["toy"] = (lambda device: Toy(), Provenance("theirs", "file", "1", "x.py"))
-    images = random_images(3, channels=1)
-    assert torch.equal(extract(make_extractor("toy", plugins, CPU), images), to_rgb(images).float().mean(dim=(2, 3)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +59,37 @@ def fill(place: Path) -> None:
     with (place / "ballast").open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
+
+
+def test_atomic_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"where": tmp_path, "name": "ä"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"where": str(tmp_path), "name": "ä"}
+
+    def fails() -> None:
+        with atomic_path(path) as temporary:
+            assert temporary.parent == tmp_path
+            assert temporary.name.startswith(".a.json.")
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fails()
+    for value, error in [(float("nan"), ValueError), (io.BytesIO(), TypeError)]:
+        with pytest.raises(error):
+            write_json(path, value)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~current_umask()
+    with pytest.raises(NoiseganError, match="there is a folder of that name"):
+        write_json(tmp_path, {})
+    with pytest.raises(NoiseganError, match=r"cannot write .*: No such file"):
+        write_json(tmp_path / "no" / "a.json", {})
+
+
+def current_umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def test_a_full_disk_is_a_sentence_wherever_it_strikes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_geodesic import SITE, N, R, W, drawn, injector, normal
+from geodesics import SITE, N, R, W, drawn, injector, normal
 
 from noisegan.api import FeatureInjector
 from noisegan.manager import Plugins

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_graphs import BUILT_IN, CASES, CHANGES_ALWAYS, CHANGES_ONCE, EIGENVALUES, EXPLODING, STEPS, Run
+from capturing import BUILT_IN, CASES, CHANGES_ALWAYS, CHANGES_ONCE, EIGENVALUES, EXPLODING, STEPS, Run
 from test_train import plugins, stats, train
 
 import noisegan

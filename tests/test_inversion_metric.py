@@ -6,20 +6,19 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import inverting
 import numpy as np
 import pytest
-from comparing import SCORES, TRAIN, Inline, read, small, toml, without_times
+from comparing import SCORES, read, toml, without_times
 from forking import PATIENCE_S, Forked
+from inverting import Watched, asking, compare, evaluation
 from test_cli_train import mistake
 
 from noisegan import facade
-from noisegan.compare import runner, worker
-from noisegan.compare.executor import Notify
+from noisegan.compare import worker
 from noisegan.compare.inversion import invert_experiment
 from noisegan.compare.report.inversion import inversion_section
 from noisegan.compare.report.results import read_results
@@ -29,55 +28,8 @@ from noisegan.errors import NoiseganError
 from noisegan.inversion.projector import Projector
 from noisegan.manager import Plugins
 
-STEPS = 3
-
-
-class Watched(Inline):
-    """Keeps the events; the runs of one variant can be made to fail."""
-
-    def __init__(self, failing: str = "") -> None:
-        super().__init__()
-        self.failing = failing
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def run(self, jobs: Sequence[tuple[Job, Path]], notify: Notify) -> None:
-        def note(job: Job, event: Mapping[str, Any]) -> None:
-            self.events.append((job.variant, dict(event)))
-            notify(job, event)
-
-        for job, _ in jobs:
-            if job.variant == self.failing:
-                note(job, {"event": "failed", "error": "it broke"})
-        super().run([(job, log) for job, log in jobs if job.variant != self.failing], note)
-
-
-def compare(content: dict[str, Any], folder: Path, executor: Inline | None = None) -> dict[str, Any]:
-    return runner.compare(content, folder, plugins=[SCORES], executor=executor or Watched(), quiet=True)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Six pictures that no network was trained on."""
-    path = tmp_path_factory.mktemp("data") / "new.npz"
-    pictures = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 1), dtype=np.uint8)
-    np.savez(path, images=pictures, labels=np.arange(6) % 2)
-    return str(path)
-
-
-def asking(data: str, *noises: str, metrics: Sequence[str] = ("fd", "inversion"), **table: Any) -> dict[str, Any]:
-    """Five steps of two variants, one replicate; four held-out images and two of each network's own."""
-    content = small(*(noises or ("none", "additive(strength=0.3)")), replicates=1, train=TRAIN | {"kimg": 0.04})
-    options = {"data": data, "images": 4, "own_images": 2, "steps": STEPS, "loss": "mse", "batch": 4}
-    content["evaluation"] = content["evaluation"] | {"metrics": list(metrics), "inversion": options | table}
-    return content
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_report() -> Iterator[None]:
-    """Pages take most of the time of a small comparison; what is in them is looked at by itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "report", lambda folder, **_: folder)
-        yield
+data = inverting.data
+no_report = inverting.no_report
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +61,6 @@ def inverted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(Projector, "run", counted)
     monkeypatch.setattr(facade, "train", refused)
     return batches
-
-
-def evaluation(folder: Path, run: Mapping[str, Any]) -> dict[str, Any]:
-    name = Path(run["folder"]).name
-    found: dict[str, Any] = json.loads((folder / "inversion" / name / "evaluation.json").read_text())
-    return found
 
 
 def test_the_score_is_the_mean_distance_of_held_out_images(made: tuple[Path, Any]) -> None:
@@ -261,30 +207,6 @@ def test_alone_it_needs_no_extractor(done: Path, inverted: list[int], data: str)
     assert "Inversion (w, noise off, mse)" in results["verdict"]
 
 
-def test_the_snapshot_that_counts_is_inverted(data: str, tmp_path: Path) -> None:
-    content = asking(data, metrics=["brightness", "inversion"], images=2, own_images=0, noises=["off"])
-    content |= {"train": TRAIN, "selection": "best", "equal_time": True}
-    results = compare(content, tmp_path / "out")
-    for run in results["runs"]:
-        values = [point["scores"]["brightness@pixels"] for point in run["curve"]]
-        assert len(values) == 2
-        best = results["runs"][0]["curve"][int(np.argmin(values))]["nimg"]
-        assert run["nimg"] == best
-        assert Path(evaluation(tmp_path / "out", run)["network"]).name == run["snapshot"]
-    compared = {c["metric"] for c in results["timing"]["equal_time"]["comparisons"]}
-    assert compared == {"brightness@pixels"}  # inversion has no snapshots on the way
-    found = json.loads((tmp_path / "out" / "inversion" / "inversion.json").read_text())
-    assert "Attribution" not in inversion_section(tmp_path / "out" / "inversion", found, results)[1]
-
-
-def test_networks_with_classes(data: str, tmp_path: Path) -> None:
-    content = asking(data, images=2, own_images=2, spaces=["z"], noises=["off"], class_index=1, hard_labels=[1])
-    content["train"] |= {"cond": True}
-    results = compare(content, tmp_path / "out")
-    assert results["protocol"]["inversion"]["space"] == "z"
-    assert all(run["scores"]["inversion"]["value"] > 0 for run in results["runs"])
-
-
 def test_a_failed_run_is_left_out(done: Path, data: str) -> None:
     for path in done.glob("*/additive*"):
         shutil.rmtree(path)
@@ -338,55 +260,6 @@ def test_other_inversions_are_refused_before_anything_is_written(done: Path, dat
         f"{done}/inversion/none-seed0 holds inversions of another network than "
         "network-snapshot-000000.040.safetensors, "
         f"which counts now: delete {done}/inversion to invert all networks anew"
-    )
-
-
-def without_data(content: dict[str, Any]) -> dict[str, Any]:
-    del content["evaluation"]["inversion"]["data"]
-    return content
-
-
-def test_mistakes_come_before_training(data: str, tmp_path: Path) -> None:
-    def told(content: dict[str, Any]) -> str:
-        with pytest.raises(NoiseganError) as error:
-            compare(deepcopy(content), tmp_path / "out")
-        assert not (tmp_path / "out" / "runs").exists()
-        return str(error.value)
-
-    assert told(without_data(asking(data))) == (
-        "[evaluation.inversion]: the network was trained on all 1797 images of digits, so none is held out: name "
-        "others with data, or insist with allow_trained"
-    )
-    assert told(asking(data, hard_labels=[7])) == (
-        "[evaluation.inversion]: hard_labels 7: the images drawn have the classes 0, 1; name some of them, not all"
-    )
-    assert told(asking(data, precision="fp16")) == (
-        "[evaluation.inversion]: precision fp16 needs a GPU (a CPU computes it hundreds of times slower): use bf16"
-    )
-    assert told(asking(data, class_index=3)) == (
-        "[evaluation.inversion]: class_index is 3, and the networks have no classes: leave it out"
-    )
-    conditional = asking(data, spaces=["z"])
-    conditional["train"] |= {"cond": True}
-    assert told(conditional) == (
-        "[evaluation.inversion] needs class_index: the networks have classes, and space z is one of a class"
-    )
-    conditional["evaluation"]["inversion"]["class_index"] = 10
-    assert told(conditional) == (
-        "[evaluation.inversion]: class_index is 10, and the networks have the classes 0 to 9: choose one"
-    )
-    assert "evaluation.inversion.loss 'nothing': unknown distance 'nothing' in the loss" in told(
-        asking(data, loss="nothing")
-    )
-    assert "w is there twice" in told(asking(data, spaces=["w", "w"]))
-    assert "evaluation.inversion.step" in told(asking(data, step=3))
-    assert told(asking(data, metrics=["inversion", "fd"]) | {"selection": "best"}).endswith(
-        "selection = 'best' chooses a snapshot by the first metric, and 'inversion' is known of the chosen one only: "
-        "put another metric in front of it, or set selection = 'final'"
-    )
-    assert told(asking(data, metrics=["inversion"]) | {"equal_time": True}).endswith(
-        "equal_time compares snapshots on the way, and 'inversion' is known of the one that counts only: name another "
-        "metric too, such as 'fd'"
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from geodesics import SITE, N, R, ball, by_pixel, drawn, held, injector, normal, small_generator
 from numpy.typing import NDArray
-from test_geodesic import SITE, N, R, ball, by_pixel, drawn, held, injector, normal, small_generator
 from torch import Tensor
 
 from noisegan.core.rng import MeanSource, Streams

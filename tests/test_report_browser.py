@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic_inversions
 import synthetic_results
 
 from noisegan.compare.report import write_report
@@ -136,7 +137,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     results["pairing"] |= {"paired": False, "problems": ["fuzzy, seed 2: there is no certificate"]}
     synthetic_results.save(folder, results)
-    inversion = inversion_section(folder, synthetic_results.inversion(results), results)
+    inversion = inversion_section(folder, synthetic_inversions.make(results), results)
     return write_report(folder, sections=[inversion, ("From a plugin", "<p>Its own words.</p>")])
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a comparison: closed forms, other implementations, and simulated experiments whose truth is known."""
+"""Statistics of a comparison: each method by closed forms and other implementations, and all of them together."""
 
 from __future__ import annotations
 
@@ -6,45 +6,29 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
+from scoring import BASE, SCORES, compare
 
 from noisegan import paired
-from noisegan.compare import statistics
 from noisegan.compare.statistics import (
-    Comparison,
     bca_interval,
     choose_test,
     compare_scores,
-    decide,
     holm,
     paired_differences,
-    sentence,
     smallest_detectable,
-    summarise_scores,
     t_test_p,
-    verdict,
 )
 from noisegan.errors import NoiseganError
 from noisegan.paired import sign_flip_p, t_interval, wilcoxon_p
 
-BASE = [40.0, 42.0, 39.0, 41.0]
-SCORES = {"none": BASE, "fuzzy": [30.0, 31.0, 30.5, 29.0], "additive": [41.0, 40.5, 39.5, 43.0]}
-
 
 def random(seed: int, n: int) -> Any:
     return np.random.default_rng(seed).normal(size=n) + 0.4
-
-
-def compare(difference: list[float], **options: Any) -> Comparison:
-    """One variant beside a baseline of this difference to it."""
-    base = [float(i % 3) for i in range(len(difference))]
-    scores = {"none": base, "it": [b + d for b, d in zip(base, difference, strict=True)]}
-    return compare_scores(scores, "none", better=options.pop("better", "lower"), **options)["it"]
 
 
 # --- each method ------------------------------------------------------------------------------------------------------
@@ -249,172 +233,6 @@ def test_mistakes_are_told() -> None:
     for value in (math.nan, math.inf):
         with pytest.raises(NoiseganError, match=f"score 2 of 'fuzzy' is {value}; scores are finite, or None"):
             compare_scores({"none": [1.0, 2.0], "fuzzy": [1.0, value]}, "none", better="lower")
-
-
-# --- simulated experiments --------------------------------------------------------------------------------------------
-
-
-def normal(rng: np.random.Generator, n: int) -> Any:
-    return rng.normal(size=n)
-
-
-def skewed(rng: np.random.Generator, n: int) -> Any:
-    return rng.lognormal(size=n) - math.exp(0.5)
-
-
-def false_claims(noise: Callable[[np.random.Generator, int], Any], repeats: int) -> float:
-    """Share of A/A experiments, 3 to 8 seeds and 1 to 3 variants, in which any variant is told from the baseline."""
-    rng = np.random.default_rng(5)
-    outcomes = []
-    for n, m in itertools.product(range(3, 9), (1, 2, 3)):
-        for _ in range(repeats):
-            luck, base = 5 * noise(rng, n), noise(rng, n)
-            differences = {f"v{i}": (luck + noise(rng, n)) - (luck + base) for i in range(m)}
-            decided = decide(differences, better="lower", alpha=0.05).values()
-            outcomes.append(any(c.verdict != "cannot tell" for c in decided))
-    return float(np.mean(outcomes))
-
-
-def upper_bound(repeats: int) -> float:
-    """The rate that 1 of 1,000 honest procedures of level 0.05 would exceed."""
-    return float(scipy.stats.binom.ppf(0.999, 18 * repeats, 0.05)) / (18 * repeats)
-
-
-@pytest.mark.parametrize("noise", [normal, skewed])
-def test_false_claims_are_as_rare_as_promised(noise: Callable[[np.random.Generator, int], Any]) -> None:
-    """2,000 experiments each. Variant and baseline have one distribution here, so differences of skewed scores are
-    symmetric: the sign flips are exact, and t errs on the safe side."""
-    assert false_claims(noise, 112) <= upper_bound(112)
-
-
-def test_without_holm_false_claims_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "holm", list)
-    monkeypatch.setattr(statistics, "choose_test", lambda n, m, alpha: "t")
-    assert false_claims(normal, 112) > upper_bound(112)
-
-
-def test_skewed_differences_with_mean_zero_fool_the_t_test_within_bounds() -> None:
-    """Tolerated, as five pairs cannot show it: a variant with other scores than the baseline, rarely far off, and yet
-    the same mean. About 12 % instead of 5 %; that the variant differs is then true, only not in its mean."""
-    rng = np.random.default_rng(6)
-    claims = [decide({"v": rng.exponential(size=5) - 1}, better="lower", alpha=0.05)["v"] for _ in range(1000)]
-    assert 0.06 < np.mean([c.verdict != "cannot tell" for c in claims]) < 0.16
-
-
-def power(effect: float, n: int, m: int, repeats: int = 600) -> float:
-    """How often the first of m variants is found better, when its mean differs by `effect` standard deviations."""
-    rng = np.random.default_rng(7)
-    found = 0
-    for _ in range(repeats):
-        differences = {f"v{i}": rng.normal(size=n) - (effect if i == 0 else 0) for i in range(m)}
-        found += decide(differences, better="lower", alpha=0.05)["v0"].verdict == "better"
-    return found / repeats
-
-
-def test_power_rises_with_the_effect_and_with_pairs() -> None:
-    by_effect = [power(effect, 5, 1) for effect in (0.0, 0.7, 1.4, 2.8)]
-    by_pairs = [power(1.5, n, 1) for n in (3, 5, 8)]
-    for rising in (by_effect, by_pairs):
-        assert all(b > a + 0.1 for a, b in itertools.pairwise(rising))
-    assert by_effect[-1] > 0.95
-
-
-@pytest.mark.parametrize(("n", "m"), [(2, 1), (3, 1), (4, 2), (5, 3), (10, 1), (10, 3)])
-def test_the_smallest_detectable_difference_is_found_four_times_out_of_five(n: int, m: int) -> None:
-    assert power(smallest_detectable(1.0, n, m, 0.05), n, m) == pytest.approx(0.8, abs=0.05)
-
-
-@pytest.mark.parametrize(("n", "m"), [(6, 1), (7, 3), (8, 2)])
-def test_few_sign_flips_lose_a_little_power(n: int, m: int) -> None:
-    assert 0.65 < power(smallest_detectable(1.0, n, m, 0.05), n, m) < 0.8
-
-
-def test_the_smallest_detectable_difference_of_many_pairs_is_that_of_the_normal_distribution() -> None:
-    expected = (scipy.stats.norm.ppf(0.975) + scipy.stats.norm.ppf(0.8)) * 3 / math.sqrt(2000)
-    assert smallest_detectable(3.0, 2000, 1, 0.05) == pytest.approx(expected, rel=2e-3)
-
-
-# --- summaries and sentences ------------------------------------------------------------------------------------------
-
-
-def test_summaries() -> None:
-    assert summarise_scores([1.0, None, 3.0], 0.05) == {
-        "n": 2,
-        "mean": 2.0,
-        "std": pytest.approx(math.sqrt(2)),
-        "interval": pytest.approx([2 - 12.7062, 2 + 12.7062], rel=1e-5),
-    }
-    assert summarise_scores([5.0], 0.05) == {"n": 1, "mean": 5.0, "std": None, "interval": None}
-    assert summarise_scores([None], 0.05) == {"n": 0, "mean": None, "std": None, "interval": None}
-    assert summarise_scores([0.1, 0.1, 0.1], 0.05)["interval"] == pytest.approx([0.1, 0.1])
-
-
-def said(label: str, **options: Any) -> str:
-    return sentence(compare_scores(SCORES, "none", better="lower", **options)[label], label, "none", "FD")
-
-
-def test_sentences() -> None:
-    assert said("fuzzy") == (
-        "fuzzy is better than none: FD lower by 10.4 (95 % interval 8 to 12.8, p = 0.0016 after Holm, 4 pairs)"
-    )
-    assert said("additive", alpha=0.1) == (
-        "cannot tell: the difference of FD, additive minus none, is 0.5 (90 % interval -1.23 to 2.23, p = 0.55, "
-        "4 pairs); this budget would find a difference of 3.13 or more"
-    )
-    up = compare([2.0, 2.1, 1.9, 2.05])
-    assert sentence(up, "it", "none", "KID").startswith("it is worse than none: KID higher by 2.01 (95 % interval 1.88")
-    assert "p < 0.001, 4 pairs" in sentence(up, "it", "none", "KID")
-    assert (
-        sentence(compare([0.0] * 4), "it", "none", "FD") == "cannot tell: FD of it and none is the same in all 4 pairs"
-    )
-    assert sentence(compare([3.0] * 4), "it", "none", "FD") == (
-        "cannot tell: the difference of FD, it minus none, is 3 (p = 0.12, 4 pairs)"
-    )
-    assert sentence(compare([3.1]), "it", "none", "FD") == (
-        "cannot tell: one replicate gives no interval; the difference of FD, it minus none, is 3.1 in it; "
-        "train three or more"
-    )
-    assert sentence(compare([]), "it", "none", "FD") == (
-        "cannot tell: no training seed has a finished run of both it and none"
-    )
-
-
-@pytest.mark.parametrize(
-    ("x", "figure"),
-    [(12.345, "12.3"), (-8.0, "-8"), (0.0, "0"), (12345.6, "12300"), (0.0012345, "0.00123"), (1.5e-5, "1.50e-05")],
-)
-def test_figures(x: float, figure: str) -> None:
-    assert statistics._figure(x) == figure
-
-
-def entries(scores: dict[str, list[float | None]], **options: Any) -> list[dict[str, Any]]:
-    found = compare_scores(scores, "none", better="lower", **options)
-    return [{"variant": label, "baseline": "none"} | c.as_dict() for label, c in found.items()]
-
-
-def test_the_verdict_of_an_experiment() -> None:
-    scores: dict[str, list[float | None]] = {
-        **SCORES,
-        "bad": [50.0, 52.5, 49.2, 51.0],
-        "best": [20.0, 22.3, 19.5, 20.5],
-    }
-    assert verdict(entries(scores), "FD", replicates=4) == (
-        "By FD best (lower by 19.9) and fuzzy (lower by 10.4) are better than none; "
-        "bad (higher by 10.2) is worse than none; this budget cannot tell additive from none; "
-        "it would find a difference of 5.07 or more"
-    )
-    assert verdict(entries({"none": BASE, "additive": SCORES["additive"]}), "FD", replicates=4) == (
-        "By FD this budget cannot tell additive from none; it would find a difference of 3.13 or more"
-    )
-    assert (
-        verdict(entries({"none": BASE, "same": BASE}), "FD", replicates=4)
-        == "By FD this budget cannot tell same from none"
-    )
-    assert verdict(entries({"none": [1.0], "a": [2.0], "b": [None]}), "FD", replicates=1) == (
-        "By FD this budget can tell nothing: one replicate gives no interval; train three or more"
-    )
-    assert "too many runs failed" in verdict(entries({"none": [1.0], "a": [2.0]}), "FD", replicates=3)
-    assert verdict([], "FD", replicates=4) == "Nothing to compare: the baseline is the only variant"
 
 
 def test_a_comparison_is_frozen() -> None:
