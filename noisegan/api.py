@@ -200,8 +200,9 @@ class Reader:
 
         y[n, o, p + d] += demod[n, o] sum_c weight[o, c, d] style[n, c] z[n, c, p]
 
-    d runs over the kernel; with a convolution that doubles the resolution, over the finer grid, its resampling filter
-    included. At the image's border some d fall outside.
+    d runs over the kernel [h, w] about the pixel, from -(h - 1) / 2 on. Where the convolution doubles the resolution
+    its resampling filter is included, and d runs over the finer grid, from -(h - 2) / 2 on about the first of the
+    pixel's two places there, 2 p. At the image's border some d fall outside.
 
     weight: [O, C, h, w].
     style: [N, C].
@@ -225,8 +226,10 @@ class Ahead:
     layer's convolution with its modulation for this very batch, `torgb`, and the shortcut of a residual generator; at
     the last site `torgb` alone. None has low precision, whatever x has.
 
-    scale: [N, C].
+    scale: [N, C]; the demodulation at `inside-style`.
     bias: [C].
+
+    C are the channels of x, at `pre-conv` those that enter the layer.
     """
 
     scale: Tensor

@@ -297,6 +297,15 @@ class WeighsByPosition(ToyFeature):
         return super().forward(x, noise * torch.arange(1, len(x) + 1).view(-1, 1, 1, 1), w)
 
 
+@breaks("forward_keeps_shape_and_dtype", "forward in torch.bfloat16 raised")
+class MixesWithWhatFollows(ToyLookAhead):
+    """In a block of 16 bits the maps are narrow and the weights are not."""
+
+    def forward(self, x: Tensor, noise: Tensor, w: Tensor, ahead: Ahead) -> Tensor:
+        rows = ahead.readers[0].weight[..., 0, 0]  # [O, C]
+        return super().forward(torch.einsum("oc,od,ndhw->nchw", rows, rows, x), noise, w, ahead)
+
+
 @breaks("forward_is_per_sample", "another sample 1 changes")
 class HearsTheWholeBatch(ToyLookAhead):
     def heard(self, ahead: Ahead) -> Tensor:

@@ -11,7 +11,11 @@ from toys import toy
 
 from noisegan.api import Ahead, LookAheadInjector, NoiseSite, NoiseSource, Strategy, Where
 from noisegan.core.generator import Generator
+from noisegan.core.noise import StreamNoise
+from noisegan.core.probe import noise_to_signal
 from noisegan.core.rng import Streams
+from noisegan.inversion.noise import NoiseVariables, describe_noise
+from noisegan.inversion.quality import measure_noise
 from noisegan.manager import Plugins
 from noisegan.placement import PointInLayer
 from noisegan.plugins.learned_metric import seen
@@ -135,7 +139,7 @@ def predicted(ahead: Ahead, x: Tensor, dx: Tensor, p: tuple[int, int], shapes: l
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("site", ["b8.conv0", "b8.conv1", "b16.conv1", "b32.conv1"])
+@pytest.mark.parametrize("site", ["b4.conv1", "b8.conv0", "b8.conv1", "b16.conv1", "b32.conv1"])
 @pytest.mark.parametrize("placement", ["post-conv", "pre-conv", "inside-style", "post-activation"])
 def test_readers_do_what_the_next_layers_do(architecture: str, site: str, placement: PointInLayer) -> None:
     """Derivatives of the network along a change of one pixel, at every output of every convolution that reads it."""
@@ -205,3 +209,20 @@ def test_gradients_reach_the_layers_ahead() -> None:
         assert found is not None
         assert bool(found.isfinite().all())
         assert bool(found.any())
+
+
+def test_the_strength_of_noise_is_measured_and_its_maps_are_optimised() -> None:
+    """Diagnostics and inversion know injectors that look ahead."""
+    G = Generator(
+        resolution=16, z_dim=6, w_dim=5, mapping_layers=1, channel_base=128, channel_max=6,
+        noise=Plugins(entry_points=False).parse("learned_metric(kind=pullback, strength=0.3)"),
+    )  # fmt: skip
+    z = normal("z", 6).float()
+    ratios = noise_to_signal(G, z, None, StreamNoise(Streams(0), ids=range(N)))
+    assert len(ratios) == len(G.synthesis.layers())
+    assert all(0.01 < ratio < 10 for ratio in ratios.values())
+    infos, drawn = describe_noise(G), G.draw_noise("frozen", N)
+    variables = NoiseVariables(infos, drawn, optimise=True)
+    assert variables.leaves.keys() == drawn.keys() == ratios.keys()
+    assert bool((variables.penalty() > 0).all())
+    assert measure_noise(infos, drawn, normal("target", 3, 16, 16).float())

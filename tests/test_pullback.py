@@ -148,13 +148,18 @@ def test_the_step_is_the_formula_with_christoffel_symbols_written_out(plugins: P
     np.testing.assert_allclose(pixels(module(x, e, W, given)), np.stack(expected), rtol=0, atol=1e-12)
 
 
-def test_noise_is_isotropic_in_the_metric(plugins: Plugins) -> None:
-    """v is linear in e, v = L e, and L L^T = g^-1: no sampling error."""
-    x = normal("x", 1, C, 1, 1)
-    columns = torch.eye(C, dtype=torch.float64)[:, :, None, None]
-    L = derivatives(injector(plugins, 0.0), x.expand(C, -1, -1, -1), columns, alone(C))[0][:, :, 0].T
-    g = Pulled(alone(), 0).metric(x[0, :, 0, 0])
-    torch.testing.assert_close(L @ L.T, g.inverse(), rtol=0, atol=1e-13)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [1, R])  # fewer pixels than channels, and more
+def test_noise_is_isotropic_in_the_metric(plugins: Plugins, size: int, layout: torch.memory_format) -> None:
+    """v is linear in e, v = L e, and L L^T = g^-1 at every pixel: no sampling error."""
+    x = normal("x", 1, C, size, size)
+    given, columns = alone(C), torch.eye(C, dtype=torch.float64)[:, :, None, None].expand(-1, -1, size, size)
+    x_of_all, e = (t.contiguous(memory_format=layout) for t in (x.expand(C, -1, -1, -1), columns))
+    L = derivatives(injector(plugins, 0.0), x_of_all, e, given)[0]  # [column, row, pixel]
+    f = Pulled(given, 0)
+    for i, point in enumerate(pixels(x)):
+        own = L[:, :, i].T
+        torch.testing.assert_close(own @ own.T, f.metric(torch.from_numpy(point)).inverse(), rtol=0, atol=1e-13)
 
 
 def alone(n: int = 1) -> Ahead:

@@ -12,8 +12,8 @@ from noisegan.api import Ahead, Reader
 from noisegan.core.layers import demodulation
 from noisegan.ext import upfirdn2d
 
-Readers = Callable[[], tuple[Reader, ...]]
-"""What reads a map, worked out when an injector asks for it."""
+Following = Callable[[], tuple[Reader, ...]]
+"""What reads a map, worked out when an injector asks for it; `tuple` where nothing does."""
 
 _SLOPE = 0.2
 """Of the leaky ReLU below zero (Karras et al. 2020)."""

@@ -76,6 +76,8 @@ def join_world(device: str) -> World:
     """
     chosen = pick_device(device)
     if os.environ.get("WORLD_SIZE", "1") == "1":
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(chosen)  # kernels are loaded, and streams made, on the current GPU
         return World(0, 1, chosen)
     try:
         rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -104,7 +106,7 @@ def leave_world(world: World) -> None:
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device for `cpu`, `cuda`, `cuda:N`, `mps` or `auto`; a GPU with a number becomes the current one.
+    """The torch device for `cpu`, `cuda`, `cuda:N`, `mps` or `auto`.
 
     Raises:
         NoiseganError: when there is none such here.
@@ -126,8 +128,6 @@ def pick_device(device: str) -> torch.device:
     if chosen.type == "cuda":
         # float32 means float32: cuDNN would otherwise round the inputs of convolutions to 10 bits (TF32).
         torch.backends.cudnn.allow_tf32 = False
-        if chosen.index is not None:
-            torch.cuda.set_device(chosen)  # kernels are loaded, and streams made, on the current GPU
     return chosen
 
 

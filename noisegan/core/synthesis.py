@@ -28,7 +28,7 @@ from noisegan.api import (
     StyleInjector,
 )
 from noisegan.core import ahead
-from noisegan.core.ahead import Readers
+from noisegan.core.ahead import Following
 from noisegan.core.layers import (
     Block,
     Conv2d,
@@ -125,7 +125,7 @@ class SynthesisLayer(nn.Module):
                 yield key, f"{self.site.name}{kind}" + (f"/{i}" if i else ""), injector
 
     def forward(
-        self, x: Tensor, w: Tensor, noise: Mapping[str, Tensor], gain: float = 1.0, following: Readers = tuple
+        self, x: Tensor, w: Tensor, noise: Mapping[str, Tensor], gain: float = 1.0, following: Following = tuple
     ) -> Tensor:
         """x [N, I, H, W], w [N, D], noise by key, what reads the result -> [N, C, H', W'], H' = 2H where the site
         upsamples."""
@@ -173,7 +173,7 @@ class SynthesisLayer(nn.Module):
         demod: Tensor,
         w: Tensor,
         noise: Mapping[str, Tensor],
-        following: Readers,
+        following: Following,
         gain: float,
     ) -> Tensor:
         """x [N, C, H, W] with demodulation, noise at the usual point, bias, activation: in one pass where possible."""
@@ -181,8 +181,9 @@ class SynthesisLayer(nn.Module):
         terms = self._added(noise, x)
         if terms is None:
             x = scale_channels(x, demod)
-            one = torch.ones_like(demod)
-            x = self._noisy("post-conv", x, w, noise, lambda: ahead.activated(one, self.bias, gain, following()))
+            x = self._noisy(
+                "post-conv", x, w, noise, lambda: ahead.activated(torch.ones_like(demod), self.bias, gain, following())
+            )
             return bias_act(x, self.bias, gain=act_gain, clamp=clamp)
         if not terms:
             return bias_act(x, self.bias, gain=act_gain, clamp=clamp, scale=demod, overwrite=True)
@@ -269,7 +270,12 @@ class SynthesisBlock(Block):
             self.skip = Conv2d(sites[0].in_channels, channels, 1, bias=False, up=2)
 
     def forward(
-        self, x: Tensor | None, img: Tensor | None, ws: Tensor, noise: Mapping[str, Tensor], following: Readers = tuple
+        self,
+        x: Tensor | None,
+        img: Tensor | None,
+        ws: Tensor,
+        noise: Mapping[str, Tensor],
+        following: Following = tuple,
     ) -> tuple[Tensor, Tensor | None]:
         """x [N, I, H/2, W/2] or None, img so far or None, ws [N, num_conv + 1, D], noise by key, what reads x next
         -> x [N, C, H, W], img."""

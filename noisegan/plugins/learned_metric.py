@@ -193,12 +193,13 @@ class Pullback(LookAheadInjector):
     """One site: g = J^T J, J = Df(x), where f takes one pixel of the map, all others held, to what the next layers make
     of it: the activation's outputs z [C] there, and the outputs of every convolution that reads z, around it.
 
-    z_i = phi_i(x_i) channel by channel, and what follows is linear in z, so g = D M D with D = diag(phi_i'(x_i)) and M
-    [C, C] the same at every pixel of a sample (`seen`). z itself among the outputs makes M >= I: no direction is free.
-    With M = L L^T, v = D^-1 L^-T e has covariance g^-1. The metric is constant in z: its geodesics are straight there,
+    z_i = phi_i(x_i) channel by channel, and what follows is linear in z, so g = D K D with D = diag(phi_i'(x_i)) and K
+    [C, C] the same at every pixel of a sample (`seen`). z itself among the outputs makes K >= I: no direction is free.
+    With K = L L^T, v = D^-1 L^-T e has covariance g^-1. The metric is constant in z: its geodesics are straight there,
     and bent in x as phi is (`acceleration.componentwise`).
 
-    Learned: `strength` as in `LearnedMetric`. The metric has no parameters of its own.
+    Learned: `strength`, r [], starts at 0, in units of the next layers' outputs: a step moves them by r |e|. The metric
+    has no parameters of its own.
     """
 
     def __init__(self, site: NoiseSite, *, smoothing: float, strength: float) -> None:
@@ -223,25 +224,29 @@ class Pullback(LookAheadInjector):
         return _second_order(x, noise, metric, self.strength)
 
 
-def _whitened(M: Tensor, e: Tensor) -> Tensor:
-    """L^-T e with M = L L^T; M [N, C, C] >= I, so that nobody need ask whether L exists, e [N, C, P]."""
-    root = torch.linalg.cholesky_ex(M).L.mT
+def _whitened(K: Tensor, e: Tensor) -> Tensor:
+    """L^-T e with K = L L^T, K [N, C, C], e [N, C, P].
+
+    Nobody asks whether L exists, which a GPU would have to wait for: K >= I, and float32 can tell that up to entries of
+    about 1e6, where readers' outputs are a thousand times their inputs.
+    """
+    root = torch.linalg.cholesky_ex(K).L.mT
     few = e.shape[2] <= e.shape[1]  # pixels; for many it is faster to invert the root
-    right = e if few else torch.eye(M.shape[1], dtype=M.dtype, device=M.device).expand_as(M)
+    right = e if few else torch.eye(K.shape[1], dtype=K.dtype, device=K.device).expand_as(K)
     solved: Tensor = torch.linalg.solve_triangular(root, right, upper=True)
     return solved if few else mix(solved, e)
 
 
 def seen(ahead: Ahead, dtype: torch.dtype) -> Tensor:
-    """M [N, C, C]: a change dz of one pixel moves z and the outputs of its readers by dz^T M dz in all, squared."""
-    M = torch.eye(len(ahead.bias), dtype=dtype, device=ahead.bias.device).expand(len(ahead.scale), -1, -1)
+    """K [N, C, C]: a change dz of one pixel moves z and the outputs of its readers by dz^T K dz in all, squared."""
+    K = torch.eye(len(ahead.bias), dtype=dtype, device=ahead.bias.device).expand(len(ahead.scale), -1, -1)
     for reader in ahead.readers:
         rows = reader.weight.to(dtype).flatten(2)  # [O, C, h w]
         grams = (rows @ rows.mT).flatten(1)  # [O, C C]: output channels apart, as each sample demodulates its own way
-        of_sample = (reader.demod.to(dtype).square() @ grams).unflatten(1, M.shape[1:])  # [N, C, C]
+        of_sample = (reader.demod.to(dtype).square() @ grams).unflatten(1, K.shape[1:])  # [N, C, C]
         style = reader.style.to(dtype)
-        M = M + style[:, :, None] * of_sample * style[:, None]
-    return M
+        K = K + style[:, :, None] * of_sample * style[:, None]
+    return K
 
 
 def _second_order(

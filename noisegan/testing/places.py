@@ -22,8 +22,12 @@ from noisegan.core.rng import MeanSource, Streams, contained_randomness
 
 IDS = (0, 1, 2)
 """Sample ids of the usual batch."""
-SHARED = ("bias", "weight")
+_READERS = ((6, 3), (2, 1))
+"""Outputs and kernels of the convolutions that look-ahead injectors are shown."""
+SHARED = ("bias", *(f"weight{i}" for i in range(len(_READERS))))
 """Inputs that are not of a sample."""
+_READ_AS_IT_IS = 8
+"""Pixels of the site where no activation follows."""
 _W_DIM = 6
 _MOVE = 0.25
 """How far parameters are moved: enough to show, too little to leave the domain of a share or an angle."""
@@ -124,30 +128,37 @@ class Place:
         if self.point == "feature":
             found = {"x": first.to(dtype), "noise": noise, "w": values.normal(_W_DIM).to(dtype)}
             if isinstance(injector, LookAheadInjector):
-                found |= {name: tensor.to(dtype) for name, tensor in self._ahead(values).items()}
+                wide = torch.promote_types(
+                    dtype, torch.float32
+                )  # as in the generator, whose parameters are never narrow
+                found |= {name: tensor.to(wide) for name, tensor in self._ahead(values).items()}
             return found
         if self.point in ("latent", "style"):
             return {"w" if self.point == "latent" else "style": first.to(dtype), "noise": noise}
         return {"images": torch.tanh(first).to(dtype), "noise": noise}
 
     def _ahead(self, values: NoiseSource) -> dict[str, Tensor]:
-        """What follows a map: tensors of `Ahead` and of one `Reader`. `SHARED`: the same for all samples."""
-        channels, outputs = self.shape[0], self.shape[0] + 2
+        """What follows a map: tensors of `Ahead` and of two readers. `SHARED`: the same for all samples."""
+        channels = self.shape[0]
         shared = Streams(self.seed)["testing/ahead"].source(ids=[0], device=self.device)
-        return {
-            "scale": 0.5 + values.uniform(channels),
-            "style": 1 + values.normal(channels) / 2,
-            "demod": 0.5 + values.uniform(outputs),
-            "bias": shared.normal(channels)[0] / 2,
-            "weight": shared.normal(outputs, channels, 3, 3)[0] / (3 * channels**0.5),
-        }
+        found = {"scale": 0.5 + values.uniform(channels), "bias": shared.normal(channels)[0] / 2}
+        for i, (outputs, kernel) in enumerate(_READERS):
+            size = kernel * channels**0.5
+            found[f"weight{i}"] = shared.normal(outputs, channels, kernel, kernel)[0] / size
+            found[f"style{i}"] = 1 + values.normal(channels) / 2
+            found[f"demod{i}"] = 0.5 + values.uniform(outputs)
+        return found
 
     def arguments(self, inputs: Mapping[str, Tensor]) -> tuple[Any, ...]:
         """Of `inputs`, what forward is called with."""
         if "scale" not in inputs:
             return tuple(inputs.values())
-        reader = Reader(weight=inputs["weight"], style=inputs["style"], demod=inputs["demod"])
-        ahead = Ahead(scale=inputs["scale"], bias=inputs["bias"], slope=0.2, gain=2**0.5, readers=(reader,))
+        readers = tuple(
+            Reader(weight=inputs[f"weight{i}"], style=inputs[f"style{i}"], demod=inputs[f"demod{i}"])
+            for i in range(len(_READERS))
+        )
+        slope = 1.0 if self.shape[-1] == _READ_AS_IT_IS else 0.2
+        ahead = Ahead(scale=inputs["scale"], bias=inputs["bias"], slope=slope, gain=2**0.5, readers=readers)
         return inputs["x"], inputs["noise"], inputs["w"], ahead
 
     def critic(self) -> TinyCritic:

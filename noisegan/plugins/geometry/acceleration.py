@@ -133,7 +133,7 @@ def low_rank(v: Tensor, S: Factor, jvp: Linear, vjp: Linear) -> Tensor:
 
 
 def componentwise(v: Tensor, bend: Tensor) -> Tensor:
-    """g = D M D, D = diag(phi_i'(x_i)), M constant: a metric that is constant in the coordinates z_i = phi_i(x_i), so
+    """g = D K D, D = diag(phi_i'(x_i)), K constant: a metric that is constant in the coordinates z_i = phi_i(x_i), so
     that its geodesics are straight there. From z'' = 0, elementwise:  a = -(phi'' / phi') v^2.
 
     Functions that are linear in pieces, such as a leaky ReLU, have phi'' = 0 wherever it has a value: a vanishes.
