@@ -174,12 +174,12 @@ NG_ROW void grad_block(const GradRows<T, A>& given_rows, i64 lane, const Activat
   const Activation<A> act = given_act;
   const bool with_x = sums_x<kKind>(r.maps.x), with_e = sums_e<kKind>(r.e), with_c = sums_c<kKind>(r.sum_c);
   V scale[kBlock], h_sums[kBlock] = {}, hx_sums[kBlock] = {}, he_sums[kBlock] = {};
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int b = 0; b < kBlock; ++b) scale[b] = load<V>(r.scale + lane + b * kWidth);
   for (i64 row = 0; row < r.rows; ++row) {
     const V e = spread<V>(with_e ? r.e[row] : (A)0);
     V of_c = {};
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int b = 0; b < kBlock; ++b) {
       const i64 i = row * r.lanes + lane + b * kWidth;
       const V h = r.maps.template step<kKind>(i, scale[b], act);
@@ -191,21 +191,23 @@ NG_ROW void grad_block(const GradRows<T, A>& given_rows, i64 lane, const Activat
     }
     if (with_c) r.sum_c[row] += sum_of<A>(of_c);
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int b = 0; b < kBlock; ++b) {
     add_to<A>(r.h + lane + b * kWidth, h_sums[b]);
-    add_to<A>(r.hx + lane + b * kWidth, hx_sums[b]);
-    add_to<A>(r.he + lane + b * kWidth, he_sums[b]);
+    if (with_x) add_to<A>(r.hx + lane + b * kWidth, hx_sums[b]);
+    if (with_e || (kKind == kGradAny && r.e_lanes)) add_to<A>(r.he + lane + b * kWidth, he_sums[b]);
   }
 }
 
 template <class T, class A> void grad_rows(const GradRows<T, A>& r, GradKind kind, const Activation<A>& act) {
   with_grad_kind(kind, [&](auto constant) {
     constexpr GradKind kKind = constant();
+    constexpr i64 kLanes = kLanesOf<A>, kMost = kKind < kGradScale ? 8 : 4;  // more would not fit into the registers
     i64 lane = 0;
-    for (; lane + 4 * kLanesOf<A> <= r.lanes; lane += 4 * kLanesOf<A>) grad_block<kKind, Lanes<A>, 4>(r, lane, act);
-    for (; lane + 2 * kLanesOf<A> <= r.lanes; lane += 2 * kLanesOf<A>) grad_block<kKind, Lanes<A>, 2>(r, lane, act);
-    for (; lane + kLanesOf<A> <= r.lanes; lane += kLanesOf<A>) grad_block<kKind, Lanes<A>, 1>(r, lane, act);
+    for (; lane + kMost * kLanes <= r.lanes; lane += kMost * kLanes) grad_block<kKind, Lanes<A>, kMost>(r, lane, act);
+    for (; lane + 4 * kLanes <= r.lanes; lane += 4 * kLanes) grad_block<kKind, Lanes<A>, 4>(r, lane, act);
+    for (; lane + 2 * kLanes <= r.lanes; lane += 2 * kLanes) grad_block<kKind, Lanes<A>, 2>(r, lane, act);
+    for (; lane + kLanes <= r.lanes; lane += kLanes) grad_block<kKind, Lanes<A>, 1>(r, lane, act);
     for (; lane < r.lanes; ++lane) grad_block<kGradAny, A, 1>(r, lane, act);
   });
 }
@@ -217,7 +219,7 @@ template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand
   // Rows that are no whole number of vectors are taken together until they are, unless each has a sum of its own.
   const i64 repeat = p.sum_c || p.c % kLanesOf<A> == 0 ? 1 : kLanesOf<A>, lanes = repeat * p.c;
   // Some rows at a time, whose sums are of type A.
-  const i64 most = std::clamp<i64>(kGrain / lanes, 1, 64);
+  const i64 most = std::clamp<i64>(4 * kGrain / lanes, 1, 256);
   const bool shared = noise.data && noise.c == 0 && repeat == 1, expanded = noise.data && !shared;
   const GradKind kind = grad_kind(p, noise.data, shared);
   for_each_job(p.n * chunks, p.n * p.c * p.p, p.threads, [=, &p, &weight](i64 job) {

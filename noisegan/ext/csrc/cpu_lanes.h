@@ -62,19 +62,27 @@ template <class V, class T> NG_HD V load(const T* row) {
   }
 }
 
+// Numbers rounded to bfloat16, in the lower half of each word.
+NG_HD WordLanes rounded(Lanes<float> v) {
+#ifdef __AVX512BF16__
+  // One instruction where `narrow` takes ten. It rounds alike but for subnormal numbers, which become zero.
+  return (WordLanes)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v));
+#else
+  WordLanes words;
+  memcpy(&words, &v, sizeof v);
+  const WordLanes nearest = (words + 0x7FFFu + ((words >> 16) & 1u)) >> 16, nan = WordLanes() + 0x7FC0u;
+  return (words & 0x7FFFFFFFu) > 0x7F800000u ? nan : nearest;
+#endif
+}
+
 template <class T, class V> NG_HD void store(T* row, V v) {
   if constexpr (std::is_arithmetic_v<V>) {
     *row = narrow<T>(v);
   } else if constexpr (std::is_same_v<T, bf16>) {
 #ifdef __AVX512BF16__
-    // One instruction where `narrow` takes ten. It rounds alike but for subnormal numbers, which become zero.
     _mm256_storeu_si256((__m256i*)row, (__m256i)_mm512_cvtneps_pbh((__m512)v));
 #else
-    WordLanes words;
-    memcpy(&words, &v, sizeof v);
-    const WordLanes rounded = (words + 0x7FFFu + ((words >> 16) & 1u)) >> 16;
-    const WordLanes nan = WordLanes() + 0x7FC0u;
-    const HalfLanes half = __builtin_convertvector((words & 0x7FFFFFFFu) > 0x7F800000u ? nan : rounded, HalfLanes);
+    const HalfLanes half = __builtin_convertvector(rounded(v), HalfLanes);
     memcpy(row, &half, sizeof half);
 #endif
   } else if constexpr (std::is_same_v<T, f16>) {
@@ -83,6 +91,17 @@ template <class T, class V> NG_HD void store(T* row, V v) {
     for (int i = 0; i < kLanesOf<float>; ++i) row[i] = narrow<f16>(wide[i]);
   } else {
     memcpy(row, &v, sizeof v);
+  }
+}
+
+// Alternately one and the other.
+template <class V> NG_HD void store_pairs(bf16* row, V even, V odd) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    row[0] = narrow<bf16>(even);
+    row[1] = narrow<bf16>(odd);
+  } else {
+    const WordLanes words = rounded(even) | rounded(odd) << 16;  // the first is the lower half: little-endian
+    memcpy(row, &words, sizeof words);
   }
 }
 
