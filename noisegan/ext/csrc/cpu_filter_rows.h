@@ -136,8 +136,8 @@ template <class T, class A> NG_ROW void keep_columns(const Rows<T, A>& rows, i64
   }
 }
 
-// Whether columns are combined and stored as type T at once, not through a row of type A: loops that the compiler has to
-// make vectors of know one width only.
+// Whether columns are combined and stored as type T at once, not through a row of type A: what the compiler has to make
+// vectors of has one width only.
 template <class T> bool stored_at_once(const UpFirDn& p, i64 inner) {
   const bool kept = p.up == 1 && p.down == 1, pairs = p.up == 2 && std::is_same_v<T, bf16>;
   return std::is_same_v<T, ArithmeticOf<T>> || inner > 4 || kept || (inner == 1 && pairs);

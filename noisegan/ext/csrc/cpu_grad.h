@@ -71,7 +71,7 @@ template <class A, class P> std::vector<A> weights_of(const P& p) {
 }
 
 // Pixels of a chunk where sums over channels are made beside; host.py: MAP_CHUNK.
-constexpr i64 kMapChunk = 2048;
+constexpr i64 kMapChunk = 4096;
 
 // Numbers of a plane whose sum is of type A.
 constexpr i64 kSumSegment = 2048;
