@@ -117,9 +117,12 @@ template <class A> struct Activation {
   }
   // kClamp: there may be a clamp.
   template <bool kClamp, class V> NG_HD V derivative(V y) const {
-    const V d = y > V() ? spread<V>(gain) : spread<V>(gain * slope);
-    if (!kClamp || !limited) return d;
-    return (y >= spread<V>(clamp)) | (y <= spread<V>(-clamp)) ? V() : d;
+    V d = y > V() ? spread<V>(gain) : spread<V>(gain * slope);
+    if (kClamp && limited) {
+      d = y >= spread<V>(clamp) ? V() : d;
+      d = y <= spread<V>(-clamp) ? V() : d;
+    }
+    return d;
   }
 };
 
