@@ -32,7 +32,7 @@ class Kernels(Protocol):
 
 CHUNK = 16384
 """Numbers behind the partial sums of one chunk. Fixed, so that sums do not depend on the number of threads."""
-MAP_CHUNK, FEW_JOBS = 2048, 16
+MAP_CHUNK, FEW_JOBS = 4096, 8
 """Pixels of a chunk at most where channels are summed beside (csrc/cpu_grad.h: kMapChunk); fewer for few samples, down
 to a quarter, as long as there are no more jobs than these."""
 

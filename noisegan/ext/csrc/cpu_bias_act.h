@@ -2,48 +2,50 @@
 #pragma once
 #include "cpu_philox.h"
 
-// A row of x, kSegment long at most; `noise` may be null. Scale and Bias are rows or Scalars.
-template <class T, class A, class Scale, class Bias>
-NG_ROW void act_row(const T* x, T* y, i64 length, Scale scale, Bias bias, A strength, const A* noise,
+// A row of x; `noise` may be null. Scale, Bias and Strength are rows or Scalars; scale and bias have the gain in them.
+template <class T, class A, class Scale, class Bias, class Strength>
+NG_ROW void act_row(const T* x, T* y, i64 length, Scale scale, Bias bias, Strength strength, const A* noise,
                     const Activation<A>& given) {
   const Activation<A> act = given;
-  A buffer[kSegment];
-  A* to = target_row(y, buffer);
   if (noise) {
-#pragma omp simd
-    for (i64 i = 0; i < length; ++i) to[i] = act(widen(x[i]) * scale[i] + (strength * noise[i] + bias[i]));
+    for_lanes<A>(length, [=](i64 i, auto zero) {
+      typedef decltype(zero) V;
+      const V shift = spread<V>(act.gain) * load<V>(strength + i) * load<V>(noise + i) + load<V>(bias + i);
+      store(y + i, act(load<V>(x + i) * load<V>(scale + i) + shift));
+    });
   } else {
-#pragma omp simd
-    for (i64 i = 0; i < length; ++i) to[i] = act(widen(x[i]) * scale[i] + bias[i]);
+    for_lanes<A>(length, [=](i64 i, auto zero) {
+      typedef decltype(zero) V;
+      store(y + i, act(load<V>(x + i) * load<V>(scale + i) + load<V>(bias + i)));
+    });
   }
-  finish_row(to, length, y);
 }
 
-// Rows of channels, kSegment long together at most, with a number per pixel for the noise.
+// Rows of channels with a number per pixel for the noise. Scale and bias have the gain in them.
 template <class T, class A>
 NG_ROW void act_pixels(const T* x, T* y, i64 pixels, i64 channels, const A* scale, const A* bias, const A* noise,
                        const Activation<A>& given) {
   const Activation<A> act = given;
-  A buffer[kSegment];
-  A* rows = target_row(y, buffer);
-  for (i64 k = 0; k < pixels; ++k) {
-    const A shift = noise[k];
-    const T* from = x + k * channels;
-    A* to = rows + k * channels;
-#pragma omp simd
-    for (i64 c = 0; c < channels; ++c) to[c] = act(widen(from[c]) * scale[c] + (shift + bias[c]));
+  for (i64 k = 0; k < pixels; ++k, x += channels, y += channels) {
+    const A number = act.gain * noise[k];
+    for_lanes<A>(channels, [=](i64 c, auto zero) {
+      typedef decltype(zero) V;
+      const V shift = spread<V>(number) + load<V>(bias + c);
+      store(y + c, act(load<V>(x + c) * load<V>(scale + c) + shift));
+    });
   }
-  finish_row(rows, pixels * channels, y);
 }
 
 // out = strength noise, rows with any strides
 template <class A>
-NG_ROW void product_row(const A* strength, i64 strength_stride, const A* noise, i64 noise_stride, i64 length, A* out) {
+NG_ROW const A* product_row(const A* strength, i64 strength_stride, const A* noise, i64 noise_stride, i64 length,
+                            A* out) {
   if (strength_stride == 0 && noise_stride == 0) {
     std::fill_n(out, length, *strength * *noise);
   } else {
     for (i64 i = 0; i < length; ++i) out[i] = strength[i * strength_stride] * noise[i * noise_stride];
   }
+  return out;
 }
 
 // Rows of pixels: scale and bias are numbers, and so is the strength unless it is a map.
@@ -54,23 +56,22 @@ void bias_act_planes(const BiasAct& p, const Operand<A>& strength, const Operand
   const A *scale = (const A*)p.scale, *bias = (const A*)p.bias;
   const Activation<A> act = activation_of<A>(p);
   const i64 planes = p.n * p.c, group = std::max<i64>(1, kGrain / p.p);
+  // Noise in rows is read where it is, else products are made of parts of rows.
+  const bool dense = !noisy || (noise.p == 1 && strength.p <= 1);
   for_each_job(ceil_div(planes, group), planes * p.p, p.threads, [=, &p](i64 job) {
-    A buffer[kSegment];
+    A products[kSegment];
     for (i64 plane = job * group; plane < std::min(planes, (job + 1) * group); ++plane) {
-      const i64 n = plane / p.c, c = plane % p.c;
-      const Scalar<A> s = {scale ? scale[plane] : (A)1}, b = {bias ? bias[c] : (A)0};
-      for (i64 i = 0; i < p.p; i += kSegment) {
-        const i64 at = plane * p.p + i, length = std::min(kSegment, p.p - i);
-        A r = 1;
-        const A* e = nullptr;
-        if (noisy && strength.p == 0 && noise.p == 1) {
-          r = *strength.at(n, c, i);
-          e = noise.at(n, c, i);
-        } else if (noisy) {
-          product_row(strength.at(n, c, i), strength.p, noise.at(n, c, i), noise.p, length, buffer);
-          e = buffer;
+      const i64 n = plane / p.c, c = plane % p.c, step = dense ? p.p : kSegment;
+      const Scalar<A> s = {act.gain * (scale ? scale[plane] : (A)1)}, b = {act.gain * (bias ? bias[c] : (A)0)};
+      for (i64 i = 0; i < p.p; i += step) {
+        const i64 at = plane * p.p + i, length = std::min(step, p.p - i);
+        const A *r = strength.at(n, c, i), *e = noisy ? noise.at(n, c, i) : nullptr;
+        if (!dense) e = product_row(r, strength.p, e, noise.p, length, products);
+        if (dense && noisy && strength.p == 1) {
+          act_row(x + at, y + at, length, s, b, r, e, act);
+        } else {
+          act_row(x + at, y + at, length, s, b, Scalar<A>{dense && noisy ? *r : (A)1}, e, act);
         }
-        act_row(x + at, y + at, length, s, b, r, e, act);
       }
     }
   });
@@ -85,8 +86,8 @@ void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand
   const i64 repeat = std::max<i64>(1, kSegment / p.c), period = repeat * p.c, scales = p.scale ? p.n : 1;
   std::vector<A> scale((size_t)(scales * period)), bias((size_t)period);
   for (i64 n = 0; n < scales; ++n)
-    repeat_row(p.scale ? (const A*)p.scale + n * p.c : nullptr, (A)1, p.c, period, scale.data() + n * period);
-  repeat_row((const A*)p.bias, (A)0, p.c, period, bias.data());
+    repeat_row(p.scale ? (const A*)p.scale + n * p.c : nullptr, (A)1, act.gain, p.c, period, scale.data() + n * period);
+  repeat_row((const A*)p.bias, (A)0, act.gain, p.c, period, bias.data());
 
   const i64 group = repeat * std::max<i64>(1, kGrain / period), groups = ceil_div(p.p, group);
   // A short loop per pixel costs more than a row of products.
@@ -108,7 +109,7 @@ void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand
           const A *r = strength.at(n, c, pixel + i), *e = noise.at(n, c, pixel + i);
           product_row(r, strength.c, e, noise.c, channels, products + i * channels);
         }
-        act_row(x + at, y + at, pixels * channels, s + c, b + c, (A)1, noisy ? products : nullptr, act);
+        act_row(x + at, y + at, pixels * channels, s + c, b + c, Scalar<A>{1}, noisy ? products : nullptr, act);
       }
     }
   });

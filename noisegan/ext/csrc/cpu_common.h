@@ -1,13 +1,10 @@
 // What the CPU kernels share: threads, conversion of rows to the type of arithmetic, operands with strides.
 #pragma once
-#include "element.h"
+#include "cpu_lanes.h"
 
 #include <algorithm>
-#include <type_traits>
+#include <limits>
 #include <vector>
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
 
 // Rows are worked on in segments of this many elements, so that their buffers stay in the first-level cache.
 constexpr i64 kSegment = 512;
@@ -36,7 +33,7 @@ inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
 
 template <class T> using ArithmeticOf = typename Arithmetic<T>::type;
 
-// 16-bit rows are converted through a buffer where sums follow: g++ does not vectorise loops that mix the two.
+// Rows of 16 bits are converted through a buffer for loops that combine neighbours.
 template <class T, class A> NG_ROW const A* convert_row(const T* row, i64 length, A* buffer) {
 #pragma omp simd
   for (i64 i = 0; i < length; ++i) buffer[i] = widen(row[i]);
@@ -52,19 +49,8 @@ template <class T, class A> const A* widen_row(const T* row, i64 length, A* buff
 }
 
 template <class T, class A> NG_ROW void narrow_row(const A* row, i64 length, T* out) {
-#pragma omp simd
-  for (i64 i = 0; i < length; ++i) out[i] = narrow<T>(row[i]);
+  for_lanes<A>(length, [=](i64 i, auto zero) { store(out + i, load<decltype(zero)>(row + i)); });
 }
-
-#ifdef __AVX512BF16__
-// One instruction where `narrow` takes ten. It rounds alike but for subnormal numbers, which become zero.
-template <> NG_ROW inline void narrow_row<bf16, float>(const float* row, i64 length, bf16* out) {
-  i64 i = 0;
-  for (; i + 16 <= length; i += 16)
-    _mm256_storeu_si256((__m256i*)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(row + i)));
-  for (; i < length; ++i) out[i] = narrow<bf16>(row[i]);
-}
-#endif
 
 // Where to compute a row of type A that goes to `out`: there at once, if it has that type, else in the buffer.
 template <class T, class A> A* target_row(T* out, A* buffer) {
@@ -83,7 +69,9 @@ template <class T, class A> void finish_row(const A* row, i64 length, T* out) {
 template <class A> struct Scalar {
   A value;
   A operator[](i64) const { return value; }
+  Scalar operator+(i64) const { return *this; }
 };
+template <class V, class A> NG_HD V load(Scalar<A> number) { return spread<V>(number.value); }
 
 // The next address where a cache line begins.
 template <class A> A* align_row(A* row) { return (A*)(((size_t)row + 63) / 64 * 64); }
@@ -99,10 +87,10 @@ template <class A> const A* gather_row(const A* data, i64 stride, i64 length, A*
   return buffer;
 }
 
-// `length` elements of a row that repeats every `period`; null stands for `otherwise`.
-template <class A> const A* repeat_row(const A* row, A otherwise, i64 period, i64 length, A* out) {
+// `length` elements of factor times a row that repeats every `period`; null stands for a row of `otherwise`.
+template <class A> const A* repeat_row(const A* row, A otherwise, A factor, i64 period, i64 length, A* out) {
   for (i64 i = 0; i < length; i += period)
-    for (i64 k = 0; k < std::min(period, length - i); ++k) out[i + k] = row ? row[k] : otherwise;
+    for (i64 k = 0; k < std::min(period, length - i); ++k) out[i + k] = factor * (row ? row[k] : otherwise);
   return out;
 }
 
@@ -113,13 +101,34 @@ template <class A> struct Operand {
   const A* at(i64 in, i64 ic, i64 ip) const { return data + in * n + ic * c + ip * p; }
 };
 
+// `activate` and `activation_slope` of element.h in fewer instructions: the gain is in what is multiplied before, and
+// there is no clamp where it is infinite.
 template <class A> struct Activation {
   A slope, gain, clamp;
-  A operator()(A u) const { return activate(u, slope, gain, clamp); }
-  A derivative(A y) const { return activation_slope(y, slope, gain, clamp); }
+  bool limited;
+
+  template <class V> NG_HD V operator()(V v) const {
+    v = v < V() ? v * spread<V>(slope) : v;
+    if (limited) {
+      v = v > spread<V>(clamp) ? spread<V>(clamp) : v;
+      v = v < spread<V>(-clamp) ? spread<V>(-clamp) : v;
+    }
+    return v;
+  }
+  // kClamp: there may be a clamp.
+  template <bool kClamp, class V> NG_HD V derivative(V y) const {
+    V d = y > V() ? spread<V>(gain) : spread<V>(gain * slope);
+    if (kClamp && limited) {
+      d = y >= spread<V>(clamp) ? V() : d;
+      d = y <= spread<V>(-clamp) ? V() : d;
+    }
+    return d;
+  }
 };
 
-template <class A, class P> Activation<A> activation_of(const P& p) { return {(A)p.slope, (A)p.gain, (A)p.clamp}; }
+template <class A, class P> Activation<A> activation_of(const P& p) {
+  return {(A)p.slope, (A)p.gain, (A)p.clamp, p.clamp < std::numeric_limits<double>::infinity()};
+}
 
 // With one pixel or one channel both layouts are the same memory: take the one whose rows are longer.
 template <class P> bool rows_of_channels(const P& p) { return p.p == 1 || (p.channels_last && p.c != 1); }

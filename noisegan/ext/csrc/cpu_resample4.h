@@ -8,8 +8,8 @@
 
 template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
   typedef ArithmeticOf<T> A;
-  const FourTaps<A> taps(p, inner);
-  const bool doubled = p.up == 2;
+  const FourTaps<A> taps(p);
+  const bool doubled = p.up == 2, at_once = stored_at_once<T>(p, inner);
   // A job is a band of rows, a tile wide, of one plane, or of several if they are small.
   const i64 tile = std::min(2 * ceil_div(p.ow, 2), 2 * std::max<i64>(8, 2048 / inner)), tiles = ceil_div(p.ow, tile);
   const i64 band = std::min(p.oh, std::max<i64>(8, 2 * kGrain / (tile * inner))), bands = ceil_div(p.oh, band);
@@ -26,7 +26,7 @@ template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
     const i64 start = doubled ? j / 2 + taps.columns.shift[0] : j * p.down - p.x0;
     const i64 left = std::clamp<i64>(start, 0, p.w), right = std::clamp<i64>(start + reach, left, p.w);
     const i64 margin = (right > left ? left - start : 0) * inner;
-    std::vector<A> buffer((size_t)(batch * pitch + 32 + (std::is_same_v<T, A> ? 0 : batch * width * inner)));
+    std::vector<A> buffer((size_t)(batch * pitch + 32 + (at_once ? 0 : batch * width * inner)));
     A* sums = align_row(buffer.data() + margin) - margin;  // columns outside of x stay 0
     A* wide = align_row(sums + batch * pitch);
     for (i64 plane = first_plane; plane < last_plane; ++plane) {
@@ -50,20 +50,23 @@ template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
             sum_of_4_rows(from, taps.down, (right - left) * inner, inside);
           }
         }
-        A* out = target_row(y, wide);
-        const i64 to_pitch = (std::is_same_v<T, A> ? p.ow : width) * inner;
-        const Rows<A> rows = {sums, out, count, pitch, to_pitch, width};
-        if (doubled) {
-          taps.doubled(rows, inner);
-        } else if (p.down == 2) {
-          taps.halved(rows, inner);
+        const auto combine = [&](auto* to, i64 to_pitch) {
+          const Rows<std::remove_pointer_t<decltype(to)>, A> rows = {sums, to, count, pitch, to_pitch, width};
+          if (doubled) {
+            taps.doubled(rows, inner);
+          } else if (p.down == 2) {
+            taps.halved(rows, inner);
+          } else {
+            taps.kept(rows, inner);
+          }
+        };
+        if (at_once) {
+          combine(y, p.ow * inner);
         } else {
-          taps.kept(rows, inner);
-        }
-        if (tiles == 1) {
-          finish_row(out, count * width * inner, y);
-        } else {
-          for (i64 k = 0; k < count; ++k) finish_row(out + k * to_pitch, width * inner, y + k * p.ow * inner);
+          combine(wide, width * inner);
+          const i64 part = tiles == 1 ? count : 1;  // rows that lie one behind the other
+          for (i64 k = 0; k < count; k += part)
+            narrow_row(wide + k * width * inner, part * width * inner, y + k * p.ow * inner);
         }
       }
     }

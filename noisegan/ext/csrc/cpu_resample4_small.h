@@ -4,8 +4,11 @@
 #pragma once
 #include "cpu_filter_rows.h"
 
-// Measured: with longer rows the copies cost more than the calls they save.
-inline bool is_small(const UpFirDn& p) { return p.w <= 20 && p.h <= 40 && p.ow <= 40 && p.oh <= 80; }
+// Measured: with longer rows the copies cost more than the calls they save. Halving needs a call per row in any case.
+template <class T> bool is_small(const UpFirDn& p) {
+  const i64 longest = p.up == 2 && std::is_same_v<T, bf16> ? 12 : 20;
+  return p.down == 1 && p.w <= longest && p.h <= 40 && p.ow <= 40 && p.oh <= 80;
+}
 
 template <class A>
 NG_ROW void copy_rows(const A* from, i64 from_pitch, i64 rows, i64 width, A* to, i64 to_pitch) {
@@ -15,14 +18,14 @@ NG_ROW void copy_rows(const A* from, i64 from_pitch, i64 rows, i64 width, A* to,
 
 template <class T> void resample4_small(const UpFirDn& p, i64 planes) {
   typedef ArithmeticOf<T> A;
-  const FourTaps<A> taps(p, 1);
+  const FourTaps<A> taps(p);
   const bool doubled = p.up == 2;
-  // The frame: from the first row and column that reach the first result on; its width is even for the sake of halving.
+  // The frame: from the first row and column that reach the first result on.
   const i64 top = doubled ? taps.rows.shift[0] : -p.y0, left = doubled ? taps.columns.shift[0] : -p.x0;
-  const i64 pairs = ceil_div(p.oh, 2), height = doubled ? pairs + 2 : p.down * (p.oh - 1) + 4;
-  const i64 reach = doubled ? ceil_div(p.ow, 2) + 2 : p.down * (p.ow - 1) + 4, pitch = 2 * ceil_div(reach, 2);
+  const i64 pairs = ceil_div(p.oh, 2), height = doubled ? pairs + 2 : p.oh + 3;
+  const i64 pitch = doubled ? ceil_div(p.ow, 2) + 2 : p.ow + 3;
   const i64 r0 = std::clamp<i64>(top, 0, p.h), r1 = std::clamp<i64>(top + height, r0, p.h);
-  const i64 c0 = std::clamp<i64>(left, 0, p.w), c1 = std::clamp<i64>(left + reach, c0, p.w);
+  const i64 c0 = std::clamp<i64>(left, 0, p.w), c1 = std::clamp<i64>(left + pitch, c0, p.w);
   const i64 inset = r1 > r0 && c1 > c0 ? (r0 - top) * pitch + c0 - left : 0;
   const i64 summed_rows = doubled ? pairs : p.oh, summed = summed_rows * pitch;
   const i64 group = std::max<i64>(1, kGrain / (p.oh * p.ow));
@@ -41,21 +44,13 @@ template <class T> void resample4_small(const UpFirDn& p, i64 planes) {
         for (i64 q = 0; q < 2; ++q) {
           const A* first = frame + (taps.rows.shift[q] - taps.rows.shift[0]) * pitch;
           sum_of_2_rows(first, first + pitch, taps.down_phase[q], summed, sums);
-          taps.doubled({sums, wide_out, 1, 0, 0, 2 * summed}, 1);
+          taps.doubled(Rows<A, A>{sums, wide_out, 1, 0, 0, 2 * summed}, 1);
           copy_rows(wide_out, 2 * pitch, (p.oh + 1 - q) / 2, p.ow, out + q * p.ow, 2 * p.ow);
         }
-      } else if (p.down == 2) {
-        for (i64 i = 0; i < p.oh; ++i) {
-          const A* row = frame + 2 * i * pitch;
-          const A* const rows[4] = {row, row + pitch, row + 2 * pitch, row + 3 * pitch};
-          sum_of_4_rows(rows, taps.down, pitch, sums + i * pitch);
-        }
-        taps.halved({sums, wide_out, 1, 0, 0, summed / 2}, 1);
-        copy_rows(wide_out, pitch / 2, p.oh, p.ow, out, p.ow);
       } else {
         const A* const rows[4] = {frame, frame + pitch, frame + 2 * pitch, frame + 3 * pitch};
         sum_of_4_rows(rows, taps.down, summed, sums);
-        taps.kept({sums, wide_out, 1, 0, 0, summed}, 1);
+        taps.kept(Rows<A, A>{sums, wide_out, 1, 0, 0, summed}, 1);
         copy_rows(wide_out, pitch, p.oh, p.ow, out, p.ow);
       }
       finish_row(out, p.oh * p.ow, y);

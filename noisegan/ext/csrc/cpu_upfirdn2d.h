@@ -62,7 +62,7 @@ template <class T> void upfirdn2d(const UpFirDn& p) {
   if (planes == 0 || inner == 0 || p.oh <= 0 || p.ow <= 0) return;
   const bool common = (p.up == 1 && p.down <= 2) || (p.up == 2 && p.down == 1);
   const bool four = common && p.separable && p.kh == 4 && p.kw == 4;
-  if (four && inner == 1 && is_small(p)) {
+  if (four && inner == 1 && is_small<T>(p)) {
     resample4_small<T>(p, planes);
   } else if (four) {
     resample4<T>(p, planes, inner);

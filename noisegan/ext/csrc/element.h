@@ -92,6 +92,7 @@ template <> struct Arithmetic<double> {
   typedef double type;
 };
 
+// Activation in cpu_common.h says the same of vectors.
 // clamp(gain lrelu(u)); comparisons are written so that NaN passes through
 template <class A> NG_HD A activate(A u, A slope, A gain, A clamp) {
   u *= u < 0 ? gain * slope : gain;
