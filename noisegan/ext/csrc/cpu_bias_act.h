@@ -54,7 +54,7 @@ void bias_act_planes(const BiasAct& p, const Operand<A>& strength, const Operand
   const T* x = (const T*)p.x;
   T* y = (T*)p.y;
   const A *scale = (const A*)p.scale, *bias = (const A*)p.bias;
-  const Activation<A> act = activation_of<A>(p);
+  const Activation<A> act(p);
   const i64 planes = p.n * p.c, group = std::max<i64>(1, kGrain / p.p);
   // Noise in rows is read where it is, else products are made of parts of rows.
   const bool dense = !noisy || (noise.p == 1 && strength.p <= 1);
@@ -82,7 +82,7 @@ template <class T, class A>
 void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand<A>& noise, bool noisy) {
   const T* x = (const T*)p.x;
   T* y = (T*)p.y;
-  const Activation<A> act = activation_of<A>(p);
+  const Activation<A> act(p);
   const i64 repeat = std::max<i64>(1, kSegment / p.c), period = repeat * p.c, scales = p.scale ? p.n : 1;
   std::vector<A> scale((size_t)(scales * period)), bias((size_t)period);
   for (i64 n = 0; n < scales; ++n)

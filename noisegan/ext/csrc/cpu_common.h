@@ -3,7 +3,6 @@
 #include "cpu_lanes.h"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 // Rows are worked on in segments of this many elements, so that their buffers stay in the first-level cache.
@@ -100,35 +99,6 @@ template <class A> struct Operand {
   i64 n, c, p;
   const A* at(i64 in, i64 ic, i64 ip) const { return data + in * n + ic * c + ip * p; }
 };
-
-// `activate` and `activation_slope` of element.h in fewer instructions: the gain is in what is multiplied before, and
-// there is no clamp where it is infinite.
-template <class A> struct Activation {
-  A slope, gain, clamp;
-  bool limited;
-
-  template <class V> NG_HD V operator()(V v) const {
-    v = v < V() ? v * spread<V>(slope) : v;
-    if (limited) {
-      v = v > spread<V>(clamp) ? spread<V>(clamp) : v;
-      v = v < spread<V>(-clamp) ? spread<V>(-clamp) : v;
-    }
-    return v;
-  }
-  // kClamp: there may be a clamp.
-  template <bool kClamp, class V> NG_HD V derivative(V y) const {
-    V d = y > V() ? spread<V>(gain) : spread<V>(gain * slope);
-    if (kClamp && limited) {
-      d = y >= spread<V>(clamp) ? V() : d;
-      d = y <= spread<V>(-clamp) ? V() : d;
-    }
-    return d;
-  }
-};
-
-template <class A, class P> Activation<A> activation_of(const P& p) {
-  return {(A)p.slope, (A)p.gain, (A)p.clamp, p.clamp < std::numeric_limits<double>::infinity()};
-}
 
 // With one pixel or one channel both layouts are the same memory: take the one whose rows are longer.
 template <class P> bool rows_of_channels(const P& p) { return p.p == 1 || (p.channels_last && p.c != 1); }

@@ -25,7 +25,7 @@ template <class Body> void with_grad_kind(GradKind kind, const Body& body) {
 }
 
 inline GradKind grad_kind(const BiasActGrad& p, bool noisy, bool shared) {
-  const bool limited = p.clamp < std::numeric_limits<double>::infinity();
+  const bool limited = p.clamp <= kLargestDouble;
   if (limited || !p.gx || (noisy && (p.sum_c || !shared))) return kGradAny;
   if (!p.scale && !p.x) return noisy ? kGradNoise : p.sum_c ? kGradMap : kGradBias;
   return p.scale && p.x && noisy ? kGradScale : kGradAny;
@@ -126,7 +126,7 @@ void grad_channel(const BiasActGrad& p, i64 plane, i64 chunk, const Operand<A>& 
 }
 
 template <class T, class A> void grad_planes(const BiasActGrad& p, const Operand<A>& noise) {
-  const Activation<A> act = activation_of<A>(p);
+  const Activation<A> act(p);
   const i64 rows = p.n * p.c * p.chunks, group = std::max<i64>(1, kGrain * p.chunks / std::max<i64>(1, p.p));
   for_each_job(ceil_div(rows, group), p.n * p.c * p.p, p.threads, [=, &p](i64 job) {
     for (i64 row = job * group; row < std::min(rows, (job + 1) * group); ++row)
@@ -137,7 +137,7 @@ template <class T, class A> void grad_planes(const BiasActGrad& p, const Operand
 // With the sums over channels: all channels of a chunk, whose sums stay in the first-level cache. A chunk has
 // kMapChunk pixels at most.
 template <class T, class A> void grad_chunks(const BiasActGrad& p, const Operand<A>& noise) {
-  const Activation<A> act = activation_of<A>(p);
+  const Activation<A> act(p);
   const std::vector<A> weight = weights_of<A>(p);
   for_each_job(p.n * p.chunks, p.n * p.c * p.p, p.threads, [=, &p, &weight](i64 job) {
     A recent[kMapChunk];
@@ -213,7 +213,7 @@ template <class T, class A> void grad_rows(const GradRows<T, A>& r, GradKind kin
 }
 
 template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand<A>& noise) {
-  const Activation<A> act = activation_of<A>(p);
+  const Activation<A> act(p);
   const i64 chunks = p.sum_h || p.sum_hx || p.sum_he ? p.chunks : ceil_div(p.p * p.c, kGrain);
   const std::vector<A> weight = p.sum_c ? weights_of<A>(p) : std::vector<A>();
   // Rows that are no whole number of vectors are taken together until they are, unless each has a sum of its own.

@@ -35,8 +35,6 @@ template <class A, class Body> NG_HD void for_lanes(i64 length, const Body& body
 }
 
 // What follows takes V for either.
-template <class V, class A> NG_HD V spread(A value) { return value - V(); }
-
 template <class V, class T> NG_HD V load(const T* row) {
   if constexpr (std::is_arithmetic_v<V>) {
     return (V)widen(*row);

@@ -92,16 +92,36 @@ template <> struct Arithmetic<double> {
   typedef double type;
 };
 
-// Activation in cpu_common.h says the same of vectors.
-// clamp(gain lrelu(u)); comparisons are written so that NaN passes through
-template <class A> NG_HD A activate(A u, A slope, A gain, A clamp) {
-  u *= u < 0 ? gain * slope : gain;
-  u = u > clamp ? clamp : u;
-  return u < -clamp ? -clamp : u;
-}
+// What follows takes V for a number of type A or a vector of such (cpu_lanes.h).
+template <class V, class A> NG_HD V spread(A value) { return value - V(); }
 
-// Derivative of `activate` at the point whose result is y; at the kink that of the left side (as torch), 0 at the clamp.
-template <class A> NG_HD A activation_slope(A y, A slope, A gain, A clamp) {
-  A d = y > 0 ? gain : gain * slope;
-  return (y >= clamp || y <= -clamp) ? (A)0 : d;
-}
+constexpr double kLargestDouble = 1.7976931348623157e308;
+
+// clamp(lrelu(v)) of a v that has the gain in it. Comparisons are written so that NaN passes through.
+template <class A> struct Activation {
+  A slope, gain, clamp;
+  bool limited;
+
+  template <class P>
+  NG_HD explicit Activation(const P& p)
+      : slope((A)p.slope), gain((A)p.gain), clamp((A)p.clamp), limited(p.clamp <= kLargestDouble) {}
+
+  template <class V> NG_HD V operator()(V v) const {
+    v = v < V() ? v * spread<V>(slope) : v;
+    if (limited) {
+      v = v > spread<V>(clamp) ? spread<V>(clamp) : v;
+      v = v < spread<V>(-clamp) ? spread<V>(-clamp) : v;
+    }
+    return v;
+  }
+  // With respect to what the gain multiplies, at the point whose result is y: at the kink that of the left side (as torch), 0 at the
+  // clamp. kClamp: there may be one.
+  template <bool kClamp = true, class V> NG_HD V derivative(V y) const {
+    V d = y > V() ? spread<V>(gain) : spread<V>(gain * slope);
+    if (kClamp && limited) {
+      d = y >= spread<V>(clamp) ? V() : d;
+      d = y <= spread<V>(-clamp) ? V() : d;
+    }
+    return d;
+  }
+};

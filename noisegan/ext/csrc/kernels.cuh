@@ -88,19 +88,13 @@ template <class A> struct NoiseOfFour {
   }
 };
 
-template <class A> struct Activation {
-  A slope, gain, clamp;
-  template <class P>
-  NG_DEVICE explicit Activation(const P& q) : slope((A)q.slope), gain((A)q.gain), clamp((A)q.clamp) {}
-};
-
 // h = g times the derivative at y, for V elements from `at` on.
 template <class T, class A, int V>
 NG_DEVICE void load_h(const void* g, const void* y, i64 at, const Activation<A>& act, A (&h)[V]) {
   load((const T*)g + at, h);
   A value[V];
   if (y) load((const T*)y + at, value);
-  for (int v = 0; v < V; ++v) h[v] *= y ? activation_slope(value[v], act.slope, act.gain, act.clamp) : act.gain;
+  for (int v = 0; v < V; ++v) h[v] *= y ? act.derivative(value[v]) : act.gain;
 }
 
 // Sum over threadIdx.x, complete where threadIdx.x = 0. blockDim.x is a power of two and blocks are whole warps.
@@ -161,7 +155,7 @@ template <class T, int V> NG_DEVICE void bias_act_planes(const BiasAct& q) {
         for (int v = 0; v < V; ++v) {
           A u = map[v] * scale;
           if (q.strength) u += strength[v] * noise[v];
-          map[v] = activate(u + bias, act.slope, act.gain, act.clamp);
+          map[v] = act(act.gain * (u + bias));
         }
         store((T*)q.y + at, map);
       }
@@ -195,7 +189,7 @@ template <class T, int V> NG_DEVICE void bias_act_pixels(const BiasAct& q) {
             noise.at(c, j, e);
             for (int v = 0; v < V; ++v) map[v] += strength[v * q.strength_c] * e[v];
           }
-          for (int v = 0; v < V; ++v) map[v] = activate(map[v] + bias[v], act.slope, act.gain, act.clamp);
+          for (int v = 0; v < V; ++v) map[v] = act(act.gain * (map[v] + bias[v]));
           store((T*)q.y + at, map);
         }
       }
