@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,3 +85,23 @@ def test_the_pass_forward(dtype: torch.dtype, layout: torch.memory_format, clamp
                     arguments = (x, factor, bias, noise, None, None, (), strength, 0.2, 1.5, clamp)
                     expected = reference.bias_act(*arguments)
                     assert_close(host.bias_act(kernels, *arguments), expected, dtype, f"{x.shape} {layout}")
+
+
+def test_without_a_result_the_activation_is_linear() -> None:
+    """Whatever slope and clamp are handed over: g has no sign to ask for."""
+    g = torch.tensor([[[[1.0, -1.0, 3.0]]]]).expand(2, 18, 1, 3)
+    for form in (torch.contiguous_format, torch.channels_last):
+        maps = g.contiguous(memory_format=form)
+        arguments = (maps, None, None, None, None, None, None, (), True, True, None, 0.2, 1.5, 2.0)
+        found, *sums = host.bias_act_grad(load.kernels_for("cpu"), *arguments)
+        assert torch.equal(found, 1.5 * g)
+        expected, *theirs = reference.bias_act_grad(*arguments)
+        assert torch.equal(found, expected)
+        for one, other in zip(sums, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_both_sides_know_how_long_a_chunk_is() -> None:
+    text = (Path(host.__file__).parent / "csrc" / "cpu_grad.h").read_text()
+    (length,) = re.findall(r"kMapChunk = (\d+);", text)
+    assert int(length) == host.MAP_CHUNK

@@ -47,7 +47,7 @@ template <class T> struct GradMaps {
   const T *g, *y, *x;
   T* gx;
 
-  // Without y the activation is linear, whatever stands for it.
+  // Without y the activation is linear, whatever stands for it (bias_act_grad).
   GradMaps(const BiasActGrad& p, i64 at)
       : g((const T*)p.g + at),
         y((const T*)(p.y ? p.y : p.g) + at),
@@ -240,7 +240,7 @@ template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand
                                    pixels / together,
                                    together * p.c,
                                    scale.data(),
-                                   weight.data() + n * p.c,
+                                   p.sum_c ? weight.data() + n * p.c : nullptr,
                                    e,
                                    expanded ? noises.data() : nullptr,
                                    p.sum_c ? (A*)p.sum_c + n * p.p + pixel : nullptr,
@@ -261,8 +261,13 @@ template <class T, class A> void grad_pixels(const BiasActGrad& p, const Operand
   });
 }
 
-template <class T> void bias_act_grad(const BiasActGrad& p) {
+template <class T> void bias_act_grad(const BiasActGrad& given) {
   typedef ArithmeticOf<T> A;
+  BiasActGrad p = given;
+  if (!p.y) {  // linear, and g stands for y in the loops
+    p.slope = 1;
+    p.clamp = INFINITY;
+  }
   if (p.c == 0 && p.sum_c) std::fill_n((A*)p.sum_c, p.n * p.p, (A)0);
   if (p.n == 0 || p.c == 0) return;
   const Noise none = {};
