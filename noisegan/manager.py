@@ -303,7 +303,8 @@ def bind(spec: StrategySpec[Any], arguments: Mapping[str, Any]) -> Strategy:
             else:
                 field = fields.get(str(item["loc"][0])) if item["loc"] else None
                 help_ = f" ({field.description})" if field and field.description else ""
-                problems.append(f"{key}={item['input']!r}: {item['msg'].removeprefix('Value error, ')}{help_}")
+                given = f"{key}={item['input']!r}: " if key else ""  # no key: parameters that do not go together
+                problems.append(f"{given}{item['msg'].removeprefix('Value error, ')}{help_}")
         raise NoiseganError(f"noise strategy {spec.name!r}: {'; '.join(problems)}") from None
 
 

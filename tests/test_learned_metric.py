@@ -383,4 +383,4 @@ def test_training_from_zero_moves_strengths_and_metrics(tmp_path: Path, plugins:
 def test_refusals(plugins: Plugins, arguments: str, told: str) -> None:
     with pytest.raises(NoiseganError) as caught:
         plugins.parse(f"learned_metric({arguments})")
-    assert told in str(caught.value)
+    assert str(caught.value).startswith(f"noise strategy 'learned_metric': {told}")

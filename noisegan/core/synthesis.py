@@ -2,7 +2,8 @@
 
 A feature map's way, downwards: per block `conv0` (doubles the resolution; absent in `b4`), `conv1`, `torgb`. In each
 site: latent injectors change w, style injectors the style that modulates the convolution, feature injectors put noise
-in, then bias and activation; `noisegan.placement` tells where else feature noise may enter. Everything here is a pure
+in, then bias and activation; `noisegan.placement` tells where else feature noise may enter. An injector that looks
+ahead is told, when it asks, which convolutions read its map (`noisegan.core.ahead`). Everything here is a pure
 function: random numbers come in as tensors, drawn by `Synthesis.draw`.
 """
 

@@ -128,9 +128,8 @@ class Place:
         if self.point == "feature":
             found = {"x": first.to(dtype), "noise": noise, "w": values.normal(_W_DIM).to(dtype)}
             if isinstance(injector, LookAheadInjector):
-                wide = torch.promote_types(
-                    dtype, torch.float32
-                )  # as in the generator, whose parameters are never narrow
+                # As in the generator, whose parameters are never of 16 bits.
+                wide = torch.promote_types(dtype, torch.float32)
                 found |= {name: tensor.to(wide) for name, tensor in self._ahead(values).items()}
             return found
         if self.point in ("latent", "style"):
