@@ -1,10 +1,12 @@
-"""Lets a test run on a chosen backend, in this process."""
+"""Lets a test run on a chosen backend, in this process, or on the native kernels themselves."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import pytest
 
 from noisegan.ext import load
 
@@ -23,3 +25,11 @@ def backend(name: str) -> Iterator[None]:
         if before is not None:
             os.environ["NOISEGAN_EXT"] = before
         load.forget()
+
+
+def native_kernels() -> load.Kernels:
+    """Those of the CPU library; the test is skipped where there is nothing to build it with."""
+    kernels = load.kernels_for("cpu")
+    if kernels is None:
+        pytest.skip("no C++ compiler: there is no native library")
+    return kernels

@@ -7,12 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from backends import backend
+from backends import backend, native_kernels
 from training import ALL_POINTS, SMALL
 
 import noisegan
 from noisegan.api import hookimpl
-from noisegan.ext import load
 from noisegan.manager import Plugins
 
 STEPS = 50
@@ -20,8 +19,7 @@ STEPS = 50
 
 @pytest.fixture(autouse=True)
 def _native() -> None:
-    if load.kernels_for("cpu") is None:
-        pytest.skip("no C++ compiler: there is no native library to compare")
+    native_kernels()
 
 
 def losses(folder: Path, kind: str, **options: Any) -> list[dict[str, float]]:

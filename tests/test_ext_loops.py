@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from backends import native_kernels
 from op_cases import DTYPES, assert_close
 from torch import Tensor
 
-from noisegan.ext import host, load, reference
+from noisegan.ext import host, reference
 from noisegan.ext.layout import arithmetic
 
 CHANNELS = (3, 16, 24, 112, 130)
@@ -39,8 +40,7 @@ def normal(seed: int, *shape: int) -> Tensor:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("clamp", [math.inf, 0.75])
 def test_the_pass_back(dtype: torch.dtype, layout: torch.memory_format, clamp: float) -> None:
-    kernels = load.kernels_for("cpu")
-    assert kernels is not None
+    kernels = native_kernels()
     side = arithmetic(dtype)
     for c in CHANNELS:
         for size in SIZES:
@@ -68,8 +68,7 @@ def test_the_pass_back(dtype: torch.dtype, layout: torch.memory_format, clamp: f
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("clamp", [math.inf, 0.75])
 def test_the_pass_forward(dtype: torch.dtype, layout: torch.memory_format, clamp: float) -> None:
-    kernels = load.kernels_for("cpu")
-    assert kernels is not None
+    kernels = native_kernels()
     side = arithmetic(dtype)
     for c in CHANNELS:
         for size in SIZES:
@@ -89,11 +88,12 @@ def test_the_pass_forward(dtype: torch.dtype, layout: torch.memory_format, clamp
 
 def test_without_a_result_the_activation_is_linear() -> None:
     """Whatever slope and clamp are handed over: g has no sign to ask for."""
+    kernels = native_kernels()
     g = torch.tensor([[[[1.0, -1.0, 3.0]]]]).expand(2, 18, 1, 3)
     for form in (torch.contiguous_format, torch.channels_last):
         maps = g.contiguous(memory_format=form)
         arguments = (maps, None, None, None, None, None, None, (), True, True, None, 0.2, 1.5, 2.0)
-        found, *sums = host.bias_act_grad(load.kernels_for("cpu"), *arguments)
+        found, *sums = host.bias_act_grad(kernels, *arguments)
         assert torch.equal(found, 1.5 * g)
         expected, *theirs = reference.bias_act_grad(*arguments)
         assert torch.equal(found, expected)

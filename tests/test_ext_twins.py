@@ -14,7 +14,7 @@ from typing import Any
 import op_cases
 import pytest
 import torch
-from backends import backend
+from backends import backend, native_kernels
 from torch import Tensor
 
 from noisegan.core.rng import Streams
@@ -46,8 +46,7 @@ NETWORK_RESAMPLING = [
 
 @pytest.fixture(autouse=True)
 def _native() -> None:
-    if load.kernels_for("cpu") is None:
-        pytest.skip("no C++ compiler: there is no native library to compare")
+    native_kernels()
 
 
 def plainly(function: Callable[[], Any]) -> Any:
