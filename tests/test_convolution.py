@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noisegan.core.convolution import conv2d, conv_transpose2d, input_gradients_only
+from noisegan.core.convolution import conv2d, conv_transpose2d, input_gradients_only, pointwise
 from noisegan.core.rng import Streams
 
 CASES = [
@@ -28,8 +30,29 @@ CASES = [
 ]
 
 
+LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "last"])
+
+
 def leaf(name: str, *shape: int) -> Tensor:
     return Streams(1)[name].source(ids=[0]).normal(*shape)[0].double().requires_grad_()
+
+
+def with_derivatives(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor) -> list[Tensor]:
+    """The result, and derivatives of three orders in both."""
+    y = function(x, w)
+    values = [y]
+    total = (y * y * y).sum()
+    for _ in range(3):
+        gradients = torch.autograd.grad(total, (x, w), create_graph=True)
+        values += gradients
+        total = sum(((g * g).sum() for g in gradients), torch.zeros(()))
+    return values
+
+
+def assert_alike(found: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(found) == len(expected) == 7
+    for value, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("own", "torchs", "channels", "size"), CASES)
@@ -37,17 +60,8 @@ def test_values_and_three_orders_of_derivatives_are_torchs(own, torchs, channels
     results = []
     for function in (own, torchs):
         x, w = leaf("x", 2, 2, *size), leaf("w", *channels, 3, 3)
-        y = function(x, w)
-        values = [y]
-        total = (y * y * y).sum()
-        for _ in range(3):
-            gradients = torch.autograd.grad(total, (x, w), create_graph=True)
-            values += gradients
-            total = sum((g * g).sum() for g in gradients)
-        results.append(values)
-    assert len(results[0]) == 7
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        results.append(with_derivatives(function, x, w))
+    assert_alike(*results)
 
 
 @pytest.mark.parametrize(("own", "torchs", "channels", "size"), CASES)
@@ -55,6 +69,30 @@ def test_gradients_pass_gradcheck(own, torchs, channels, size) -> None:  # type:
     leaves = (leaf("x", 1, 2, *size), leaf("w", *channels, 3, 3))
     assert torch.autograd.gradcheck(own, leaves)
     assert torch.autograd.gradgradcheck(own, leaves)
+
+
+@LAYOUTS
+def test_a_matrix_for_each_sample_is_an_einsum_with_three_orders_of_derivatives(layout: torch.memory_format) -> None:
+    x = leaf("x", 2, 4, 3, 5).detach().contiguous(memory_format=layout).requires_grad_()
+    matrices = leaf("w", 2, 3, 4)
+    assert_alike(
+        with_derivatives(pointwise, x, matrices),
+        with_derivatives(lambda x, m: torch.einsum("noi,nihw->nohw", m, x), x, matrices),
+    )
+    assert torch.autograd.gradgradcheck(pointwise, (x, matrices))
+
+
+@LAYOUTS
+def test_its_gradient_lies_as_the_maps_do(layout: torch.memory_format) -> None:
+    x = leaf("x", 2, 4, 3, 5).detach().contiguous(memory_format=layout).requires_grad_()
+    matrices = leaf("w", 2, 3, 4)
+    y = pointwise(x, matrices)
+    assert y.is_contiguous()
+    gx, gmatrices = torch.autograd.grad(y, (x, matrices), torch.ones_like(y))
+    assert gx.is_contiguous(memory_format=layout)
+    assert gmatrices.is_contiguous()
+    assert torch.autograd.grad(pointwise(x.detach(), matrices).sum(), matrices)[0].equal(gmatrices)
+    assert torch.autograd.grad(pointwise(x, matrices.detach()).sum(), x)[0].equal(gx)
 
 
 def test_weights_are_left_out_when_only_inputs_are_asked_for() -> None:

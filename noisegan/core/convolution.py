@@ -40,6 +40,23 @@ def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int) -> Tensor:
     return y
 
 
+def pointwise(x: Tensor, matrices: Tensor) -> Tensor:
+    """A 1 x 1 convolution with weights of its own for each sample.
+
+    Its gradient in x lies as x does. That of `torch.bmm` lies as rows of pixels, and costs more than the product where
+    it meets gradients of convolutions, which are channels_last.
+
+    Args:
+        x: [N, I, H, W].
+        matrices: [N, O, I], for few O.
+
+    Returns:
+        [N, O, H, W], as rows of pixels.
+    """
+    y: Tensor = _Pointwise.apply(x, matrices)
+    return y
+
+
 @contextmanager
 def input_gradients_only() -> Iterator[None]:
     """While this lasts, backward passes leave the gradients of weights out: for `torch.autograd.grad` with respect to
@@ -110,6 +127,26 @@ class _WeightGradient(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             gg = _Convolution.apply(x, v, *ctx.how)
         return gx, gg, None, None, None
+
+
+class _Pointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrices: Tensor) -> Tensor:
+        ctx.save_for_backward(x, matrices)
+        return torch.bmm(matrices, x.flatten(2)).view(len(x), -1, *x.shape[2:])  # flat without a copy in either layout
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, matrices = ctx.saved_tensors
+        rows = g.flatten(2)  # [N, O, H W]
+        gx = gmatrices = None
+        if ctx.needs_input_grad[0] and layout(x) == torch.channels_last:
+            gx = torch.bmm(rows.transpose(1, 2), matrices).transpose(1, 2).view(x.shape)
+        elif ctx.needs_input_grad[0]:
+            gx = torch.bmm(matrices.transpose(1, 2), rows).view(x.shape)
+        if ctx.needs_input_grad[1]:
+            gmatrices = torch.bmm(rows, x.flatten(2).transpose(1, 2))
+        return gx, gmatrices
 
 
 def _backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, which: int) -> Any:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from noisegan.core.convolution import conv2d, conv_transpose2d
+from noisegan.core.convolution import conv2d, conv_transpose2d, pointwise
 from noisegan.ext import bias_act, scale_channels, upfirdn2d
 
 LOW_PRECISION_BLOCKS = 4
@@ -233,7 +233,4 @@ def modulated_pointwise(x: Tensor, weight: Tensor, style: Tensor) -> Tensor:
     Returns:
         [N, O, H, W] in the dtype of `x`, as rows of pixels.
     """
-    n, _, h, w = x.shape
-    matrices = (weight * style[:, None]).to(x.dtype)  # [N, O, I]
-    pixels = x.flatten(2)  # [N, I, H W], no copy in either layout
-    return torch.bmm(matrices, pixels).view(n, -1, h, w)
+    return pointwise(x, (weight * style[:, None]).to(x.dtype))
