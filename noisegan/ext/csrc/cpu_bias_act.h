@@ -5,18 +5,18 @@
 // A row of x; `noise` may be null. Scale, Bias and Strength are rows or Scalars; scale and bias have the gain in them.
 template <class T, class A, class Scale, class Bias, class Strength>
 NG_ROW void act_row(const T* x, T* y, i64 length, Scale scale, Bias bias, Strength strength, const A* noise,
-                    const Activation<A>& given) {
+                    const Activation<A>& given, Stores<T> put) {
   const Activation<A> act = given;
   if (noise) {
     for_lanes<A>(length, [=](i64 i, auto zero) {
       typedef decltype(zero) V;
       const V shift = spread<V>(act.gain) * load<V>(strength + i) * load<V>(noise + i) + load<V>(bias + i);
-      store(y + i, act(load<V>(x + i) * load<V>(scale + i) + shift));
+      put(y + i, act(load<V>(x + i) * load<V>(scale + i) + shift));
     });
   } else {
     for_lanes<A>(length, [=](i64 i, auto zero) {
       typedef decltype(zero) V;
-      store(y + i, act(load<V>(x + i) * load<V>(scale + i) + load<V>(bias + i)));
+      put(y + i, act(load<V>(x + i) * load<V>(scale + i) + load<V>(bias + i)));
     });
   }
 }
@@ -24,14 +24,14 @@ NG_ROW void act_row(const T* x, T* y, i64 length, Scale scale, Bias bias, Streng
 // Rows of channels with a number per pixel for the noise. Scale and bias have the gain in them.
 template <class T, class A>
 NG_ROW void act_pixels(const T* x, T* y, i64 pixels, i64 channels, const A* scale, const A* bias, const A* noise,
-                       const Activation<A>& given) {
+                       const Activation<A>& given, Stores<T> put) {
   const Activation<A> act = given;
   for (i64 k = 0; k < pixels; ++k, x += channels, y += channels) {
     const A number = act.gain * noise[k];
     for_lanes<A>(channels, [=](i64 c, auto zero) {
       typedef decltype(zero) V;
       const V shift = spread<V>(number) + load<V>(bias + c);
-      store(y + c, act(load<V>(x + c) * load<V>(scale + c) + shift));
+      put(y + c, act(load<V>(x + c) * load<V>(scale + c) + shift));
     });
   }
 }
@@ -55,6 +55,7 @@ void bias_act_planes(const BiasAct& p, const Operand<A>& strength, const Operand
   T* y = (T*)p.y;
   const A *scale = (const A*)p.scale, *bias = (const A*)p.bias;
   const Activation<A> act(p);
+  const Stores<T> put(p.x == p.y ? 0 : p.n * p.c * p.p);  // to overwrite, lines have been read
   const i64 planes = p.n * p.c, group = std::max<i64>(1, kGrain / p.p);
   // Noise in rows is read where it is, else products are made of parts of rows.
   const bool dense = !noisy || (noise.p == 1 && strength.p <= 1);
@@ -68,9 +69,9 @@ void bias_act_planes(const BiasAct& p, const Operand<A>& strength, const Operand
         const A *r = strength.at(n, c, i), *e = noisy ? noise.at(n, c, i) : nullptr;
         if (!dense) e = product_row(r, strength.p, e, noise.p, length, products);
         if (dense && noisy && strength.p == 1) {
-          act_row(x + at, y + at, length, s, b, r, e, act);
+          act_row(x + at, y + at, length, s, b, r, e, act, put);
         } else {
-          act_row(x + at, y + at, length, s, b, Scalar<A>{dense && noisy ? *r : (A)1}, e, act);
+          act_row(x + at, y + at, length, s, b, Scalar<A>{dense && noisy ? *r : (A)1}, e, act, put);
         }
       }
     }
@@ -83,6 +84,7 @@ void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand
   const T* x = (const T*)p.x;
   T* y = (T*)p.y;
   const Activation<A> act(p);
+  const Stores<T> put(p.x == p.y ? 0 : p.n * p.c * p.p);  // to overwrite, lines have been read
   const i64 repeat = std::max<i64>(1, kSegment / p.c), period = repeat * p.c, scales = p.scale ? p.n : 1;
   std::vector<A> scale((size_t)(scales * period)), bias((size_t)period);
   for (i64 n = 0; n < scales; ++n)
@@ -102,14 +104,14 @@ void bias_act_pixels(const BiasAct& p, const Operand<A>& strength, const Operand
         const i64 at = (n * p.p + pixel) * p.c + c, channels = std::min(kSegment, p.c - c);
         if (shared) {
           product_row(strength.at(n, 0, pixel), strength.p, noise.at(n, 0, pixel), noise.p, pixels, products);
-          act_pixels(x + at, y + at, pixels, channels, s + c, b + c, (const A*)products, act);
+          act_pixels(x + at, y + at, pixels, channels, s + c, b + c, (const A*)products, act, put);
           continue;
         }
         for (i64 i = 0; i < (noisy ? pixels : 0); ++i) {
           const A *r = strength.at(n, c, pixel + i), *e = noise.at(n, c, pixel + i);
           product_row(r, strength.c, e, noise.c, channels, products + i * channels);
         }
-        act_row(x + at, y + at, pixels * channels, s + c, b + c, Scalar<A>{1}, noisy ? products : nullptr, act);
+        act_row(x + at, y + at, pixels * channels, s + c, b + c, Scalar<A>{1}, noisy ? products : nullptr, act, put);
       }
     }
   });

@@ -13,7 +13,12 @@ constexpr i64 kWorthThreads = 32768;
 constexpr i64 kGrain = 8192;
 
 // Not inlined, for the body would be compiled twice: for one thread and for several.
-template <class Body> __attribute__((noinline)) void do_job(const Body& body, i64 job) { body(job); }
+template <class Body> __attribute__((noinline)) void do_job(const Body& body, i64 job) {
+  body(job);
+#ifdef __AVX512F__
+  _mm_sfence();  // what was stored past the caches is there before the job is done
+#endif
+}
 
 // body(job) for each job. Which thread runs a job never changes a result: jobs do not depend on the number of threads.
 template <class Body> void for_each_job(i64 jobs, i64 elements, int threads, const Body& body) {

@@ -46,20 +46,22 @@ template <class T, class A> struct Rows {
   T* to;
   i64 count, from_pitch, to_pitch;  // in elements
   i64 width;                        // of a row of results, in pixels
+  Stores<T> put;
 };
 
 // Columns of doubled rows; the first column of each row is that of the even results. kInner is the number of channels
 // per pixel if known at compile time, else 0.
 template <int kInner, class T, class A>
-void double_row(const A* v, i64 width, i64 channels, const A* even, const A* odd, i64 odd_shift, T* out) {
+void double_row(const A* v, i64 width, i64 channels, const A* even, const A* odd, i64 odd_shift, T* out,
+                Stores<T> put) {
   const i64 inner = kInner ? kInner : channels;
   const A e0 = even[0], e1 = even[1], o0 = odd[0], o1 = odd[1];
   const A* u = v + odd_shift * inner;
-  if constexpr (kInner == 1 && std::is_same_v<T, bf16>) {
+  if constexpr (kInner == 1 && kPaired<T>) {
     for_lanes<A>(width / 2, [=](i64 k, auto zero) {
       typedef decltype(zero) V;
-      store_pairs<V>(out + 2 * k, spread<V>(e0) * load<V>(v + k) + spread<V>(e1) * load<V>(v + k + 1),
-                     spread<V>(o0) * load<V>(u + k) + spread<V>(o1) * load<V>(u + k + 1));
+      put.pairs(out + 2 * k, spread<V>(e0) * load<V>(v + k) + spread<V>(e1) * load<V>(v + k + 1),
+                spread<V>(o0) * load<V>(u + k) + spread<V>(o1) * load<V>(u + k + 1));
     });
   } else if constexpr (kInner == 1) {
 #pragma omp simd
@@ -73,8 +75,8 @@ void double_row(const A* v, i64 width, i64 channels, const A* even, const A* odd
       T* to = out + 2 * k * inner;
       for_lanes<A>(inner, [=](i64 c, auto zero) {
         typedef decltype(zero) V;
-        store(to + c, spread<V>(e0) * load<V>(vk + c) + spread<V>(e1) * load<V>(vk + inner + c));
-        store(to + inner + c, spread<V>(o0) * load<V>(uk + c) + spread<V>(o1) * load<V>(uk + inner + c));
+        put(to + c, spread<V>(e0) * load<V>(vk + c) + spread<V>(e1) * load<V>(vk + inner + c));
+        put(to + inner + c, spread<V>(o0) * load<V>(uk + c) + spread<V>(o1) * load<V>(uk + inner + c));
       });
     }
   }
@@ -89,11 +91,14 @@ template <int kInner, class T, class A>
 NG_ROW void double_columns(const Rows<T, A>& rows, i64 channels, const A* even, const A* odd, i64 odd_shift) {
   const A taps[4] = {even[0], even[1], odd[0], odd[1]};
   const Rows<T, A> r = rows;
-  for (i64 i = 0; i < r.count; ++i)
-    double_row<kInner>(r.from + i * r.from_pitch, r.width, channels, taps, taps + 2, odd_shift, r.to + i * r.to_pitch);
+  for (i64 i = 0; i < r.count; ++i) {
+    const A* v = r.from + i * r.from_pitch;
+    double_row<kInner>(v, r.width, channels, taps, taps + 2, odd_shift, r.to + i * r.to_pitch, r.put);
+  }
 }
 
-template <int kInner, class T, class A> void halve_row(const A* v, i64 width, i64 channels, const A* f, T* out) {
+template <int kInner, class T, class A>
+void halve_row(const A* v, i64 width, i64 channels, const A* f, T* out, Stores<T> put) {
   const i64 inner = kInner ? kInner : channels;
   const A f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];
   if constexpr (kInner == 1) {
@@ -108,7 +113,7 @@ template <int kInner, class T, class A> void halve_row(const A* v, i64 width, i6
         typedef decltype(zero) V;
         const V first = spread<V>(f0) * load<V>(u + c) + spread<V>(f1) * load<V>(u + inner + c);
         const V second = spread<V>(f2) * load<V>(u + 2 * inner + c) + spread<V>(f3) * load<V>(u + 3 * inner + c);
-        store(to + c, first + second);
+        put(to + c, first + second);
       });
     }
   }
@@ -118,7 +123,7 @@ template <int kInner, class T, class A> NG_ROW void halve_columns(const Rows<T, 
   const A taps[4] = {f[0], f[1], f[2], f[3]};
   const Rows<T, A> r = rows;
   for (i64 i = 0; i < r.count; ++i)
-    halve_row<kInner>(r.from + i * r.from_pitch, r.width, channels, taps, r.to + i * r.to_pitch);
+    halve_row<kInner>(r.from + i * r.from_pitch, r.width, channels, taps, r.to + i * r.to_pitch, r.put);
 }
 
 template <class T, class A> NG_ROW void keep_columns(const Rows<T, A>& rows, i64 inner, const A* f) {
@@ -131,7 +136,7 @@ template <class T, class A> NG_ROW void keep_columns(const Rows<T, A>& rows, i64
       typedef decltype(zero) V;
       const V first = spread<V>(f0) * load<V>(v + i) + spread<V>(f1) * load<V>(v + i + inner);
       const V second = spread<V>(f2) * load<V>(v + i + 2 * inner) + spread<V>(f3) * load<V>(v + i + 3 * inner);
-      store(out + i, first + second);
+      r.put(out + i, first + second);
     });
   }
 }

@@ -46,17 +46,19 @@ template <GradKind kKind> NG_HD bool sums_c(const void* wanted) {
 template <class T> struct GradMaps {
   const T *g, *y, *x;
   T* gx;
+  Stores<T> put;
 
   // Without y the activation is linear, whatever stands for it (bias_act_grad).
   GradMaps(const BiasActGrad& p, i64 at)
       : g((const T*)p.g + at),
         y((const T*)(p.y ? p.y : p.g) + at),
         x(p.x ? (const T*)p.x + at : nullptr),
-        gx(p.gx ? (T*)p.gx + at : nullptr) {}
+        gx(p.gx ? (T*)p.gx + at : nullptr),
+        put(p.n * p.c * p.p) {}
   // h at i; gx = h scale
   template <GradKind kKind, class V, class A> NG_HD V step(i64 i, V scale, const Activation<A>& act) const {
     const V h = load<V>(g + i) * act.template derivative<kKind == kGradAny>(load<V>(y + i));
-    if (kKind != kGradAny || gx) store(gx + i, kKind < kGradScale ? h : h * scale);
+    if (kKind != kGradAny || gx) put(gx + i, kKind < kGradScale ? h : h * scale);
     return h;
   }
 };

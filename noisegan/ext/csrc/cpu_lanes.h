@@ -92,16 +92,66 @@ template <class T, class V> NG_HD void store(T* row, V v) {
   }
 }
 
-// Alternately one and the other.
-template <class V> NG_HD void store_pairs(bf16* row, V even, V odd) {
-  if constexpr (std::is_arithmetic_v<V>) {
-    row[0] = narrow<bf16>(even);
-    row[1] = narrow<bf16>(odd);
-  } else {
-    const WordLanes words = rounded(even) | rounded(odd) << 16;  // the first is the lower half: little-endian
-    memcpy(row, &words, sizeof words);
+// Maps of at least this many bytes are stored past the caches. Measured: of 4 MB that costs up to a third, of 8 MB it
+// saves as much.
+constexpr i64 kPastCaches = (i64)8 << 20;
+
+// How the results of a kernel are stored: into the caches, or past them, if the map is too large to be found there
+// again. That saves reading the lines that are overwritten, and keeps what lies in the caches. With AVX-512 only.
+template <class T> struct Stores {
+  // Bits that the address of a store past the caches must not have: all, if there are to be none.
+  size_t blocked;
+
+  explicit Stores(i64 elements) : blocked(elements * (i64)sizeof(T) < kPastCaches ? ~(size_t)0 : 0) {}
+  bool past() const { return blocked == 0; }
+
+  template <class V> NG_HD void operator()(T* row, V v) const {
+#ifdef __AVX512BF16__
+    if constexpr (!std::is_arithmetic_v<V> && std::is_same_v<T, bf16>) {
+      if (is_free(row, 32)) return _mm256_stream_si256((__m256i*)row, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+    }
+#endif
+    if constexpr (!std::is_arithmetic_v<V> && sizeof(T) > 2) {
+      whole(row, v);
+    } else {
+      store(row, v);
+    }
   }
-}
+
+  // Alternately one and the other.
+  template <class V> NG_HD void pairs(T* row, V even, V odd) const {
+    if constexpr (std::is_arithmetic_v<V>) {
+      row[0] = narrow<T>(even);
+      row[1] = narrow<T>(odd);
+    } else if constexpr (std::is_same_v<T, bf16>) {
+      whole(row, rounded(even) | rounded(odd) << 16);  // the first is the lower half: little-endian
+    } else {
+#ifdef __AVX512F__
+      const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+      whole(row, _mm512_permutex2var_ps((__m512)even, low, (__m512)odd));
+      whole(row + 16, _mm512_permutex2var_ps((__m512)even, high, (__m512)odd));
+#endif
+    }
+  }
+
+ private:
+  NG_HD bool is_free(T* row, size_t bytes) const { return ((size_t)row & (blocked | (bytes - 1))) == 0; }
+  // A vector of memory as it is.
+  template <class V> NG_HD void whole(T* row, V v) const {
+#ifdef __AVX512F__
+    if (is_free(row, 64)) return _mm512_stream_si512((__m512i*)row, (__m512i)v);
+#endif
+    memcpy(row, &v, sizeof v);
+  }
+};
+
+// Of which types `pairs` makes vectors.
+#ifdef __AVX512F__
+template <class T> constexpr bool kPaired = std::is_same_v<T, bf16> || std::is_same_v<T, float>;
+#else
+template <class T> constexpr bool kPaired = std::is_same_v<T, bf16>;
+#endif
 
 // Sum of a vector's numbers: its halves are added until there is one.
 template <class A, class V> NG_HD A sum_of(const V& v) {

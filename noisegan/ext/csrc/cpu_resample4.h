@@ -9,6 +9,7 @@
 template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
   typedef ArithmeticOf<T> A;
   const FourTaps<A> taps(p);
+  const Stores<T> put(planes * p.oh * p.ow * inner);
   const bool doubled = p.up == 2, at_once = stored_at_once<T>(p, inner);
   // A job is a band of rows, a tile wide, of one plane, or of several if they are small.
   const i64 tile = std::min(2 * ceil_div(p.ow, 2), 2 * std::max<i64>(8, 2048 / inner)), tiles = ceil_div(p.ow, tile);
@@ -40,7 +41,7 @@ template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
           const i64 i = i0 + k;
           A* inside = sums + k * pitch + margin;
           // Measured: in 16 bits, which take longer to compute, the lines come too early.
-          if (std::is_same_v<T, A>) reserve_row(y + k * p.ow * inner, width * inner);
+          if (std::is_same_v<T, A> && !put.past()) reserve_row(y + k * p.ow * inner, width * inner);
           if (doubled) {
             const i64 q = i % 2, r = i / 2 + taps.rows.shift[q];
             sum_of_2_rows(row_of_x(r), row_of_x(r + 1), taps.down_phase[q], (right - left) * inner, inside);
@@ -50,8 +51,8 @@ template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
             sum_of_4_rows(from, taps.down, (right - left) * inner, inside);
           }
         }
-        const auto combine = [&](auto* to, i64 to_pitch) {
-          const Rows<std::remove_pointer_t<decltype(to)>, A> rows = {sums, to, count, pitch, to_pitch, width};
+        const auto combine = [&](auto* to, i64 to_pitch, auto stores) {
+          const Rows<std::remove_pointer_t<decltype(to)>, A> rows = {sums, to, count, pitch, to_pitch, width, stores};
           if (doubled) {
             taps.doubled(rows, inner);
           } else if (p.down == 2) {
@@ -61,9 +62,9 @@ template <class T> void resample4(const UpFirDn& p, i64 planes, i64 inner) {
           }
         };
         if (at_once) {
-          combine(y, p.ow * inner);
+          combine(y, p.ow * inner, put);
         } else {
-          combine(wide, width * inner);
+          combine(wide, width * inner, Stores<A>(0));
           const i64 part = tiles == 1 ? count : 1;  // rows that lie one behind the other
           for (i64 k = 0; k < count; k += part)
             narrow_row(wide + k * width * inner, part * width * inner, y + k * p.ow * inner);

@@ -44,13 +44,13 @@ template <class T> void resample4_small(const UpFirDn& p, i64 planes) {
         for (i64 q = 0; q < 2; ++q) {
           const A* first = frame + (taps.rows.shift[q] - taps.rows.shift[0]) * pitch;
           sum_of_2_rows(first, first + pitch, taps.down_phase[q], summed, sums);
-          taps.doubled(Rows<A, A>{sums, wide_out, 1, 0, 0, 2 * summed}, 1);
+          taps.doubled(Rows<A, A>{sums, wide_out, 1, 0, 0, 2 * summed, Stores<A>(0)}, 1);
           copy_rows(wide_out, 2 * pitch, (p.oh + 1 - q) / 2, p.ow, out + q * p.ow, 2 * p.ow);
         }
       } else {
         const A* const rows[4] = {frame, frame + pitch, frame + 2 * pitch, frame + 3 * pitch};
         sum_of_4_rows(rows, taps.down, summed, sums);
-        taps.kept(Rows<A, A>{sums, wide_out, 1, 0, 0, summed}, 1);
+        taps.kept(Rows<A, A>{sums, wide_out, 1, 0, 0, summed, Stores<A>(0)}, 1);
         copy_rows(wide_out, pitch, p.oh, p.ow, out, p.ow);
       }
       finish_row(out, p.oh * p.ow, y);
