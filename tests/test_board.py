@@ -54,6 +54,13 @@ def test_a_terminal_shows_a_row_for_each_run(plugins: Plugins) -> None:
     assert board.errors == {("none", 1): "the disk is full"}
 
 
+def test_past_its_total_a_run_has_no_time_left(plugins: Plugins) -> None:
+    console = terminal()
+    show(console, plugins, (0, {"event": "progress", "nimg": 2010, "total": 2000, "img_per_s": 25.0}))
+    assert "0 min" in text(console)
+    assert "-0 min" not in text(console)
+
+
 def test_elsewhere_there_is_a_line_for_what_happened(plugins: Plugins) -> None:
     console = Console(file=io.StringIO(), width=40)
     show(console, plugins, *EVENTS)

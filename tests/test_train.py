@@ -61,6 +61,13 @@ def test_a_run_folder_holds_what_users_expect(tmp_path: Path) -> None:
         assert grid.size == (64, 64)
 
 
+def test_the_last_step_may_pass_the_total_and_then_nothing_is_left(tmp_path: Path) -> None:
+    run = train(tmp_path, kimg=0.042)  # five steps of eight are too few
+    ticks = [line for line in (run / "log.txt").read_text().splitlines() if "img/s" in line]
+    assert "kimg 0.048" in ticks[-1]
+    assert ticks[-1].endswith("left 0 s")
+
+
 def test_run_folders_are_numbered_from_the_highest(tmp_path: Path) -> None:
     (tmp_path / "00041-older").mkdir()
     assert train(tmp_path).name == "00042-digits-tiny-additive"

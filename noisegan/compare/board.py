@@ -62,7 +62,7 @@ class Board:
             case "progress":
                 row.state, row.share = "training", event["nimg"] / event["total"]
                 row.speed = event["img_per_s"]
-                row.left_s = (event["total"] - event["nimg"]) / row.speed if row.speed else None
+                row.left_s = max(event["total"] - event["nimg"], 0) / row.speed if row.speed else None
             case "waiting":
                 row.state = "waiting for its folder"
             case "stopping":

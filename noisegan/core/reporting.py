@@ -69,7 +69,7 @@ class Reporter:
         """After a tick."""
         losses = "  ".join(f"{short} {stats[name]:.3f}" for name, short in SHOWN.items() if name in stats)
         speed = 1000 / max(stats["Timing/sec_per_kimg"], 1e-9)
-        left_s = (self._total - nimg) / max(self._speed(nimg), 1e-9)
+        left_s = max(self._total - nimg, 0) / max(self._speed(nimg), 1e-9)  # the last step may pass the total
         self.line(f"kimg {nimg / 1000:<9.3f} {speed:6.1f} img/s  {losses}  left {left_s:.0f} s")
         self.step(nimg, {})
         if self._board is not None:
