@@ -68,7 +68,7 @@ class EmulatedKernels:
     """noisegan's CUDA kernels on the CPU."""
 
     name = "emulated"
-    sums_channels = False
+    sums_channels = convolves = False
 
     def __init__(self, emulator: Emulator, order: int = FORWARD, one_block: bool = False) -> None:
         """`one_block` leaves a single block along each axis that is a loop in the kernel."""

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noisegan.core.convolution import conv2d, conv_transpose2d, input_gradients_only, pointwise
 from noisegan.core.rng import Streams
+from noisegan.ext.convolution import conv2d, conv_transpose2d, input_gradients_only, pointwise
 
 CASES = [
     pytest.param(lambda x, w: conv2d(x, w), lambda x, w: F.conv2d(x, w), (3, 2), (4, 5), id="plain"),

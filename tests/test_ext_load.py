@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from noisegan.errors import NoiseganError
-from noisegan.ext import build, load, ops, params, toolchain
+from noisegan.ext import build, declare, load, params, toolchain
 from noisegan.ext.build import BuildError
 from noisegan.ext.load import CpuKernels, backend_of, kernels_for
 
 COMPILER = next(toolchain.compilers(), None)
-NAMES = list(params.KERNELS.values())
-SIZES = [ctypes.sizeof(struct) for struct in params.KERNELS]
+NAMES = list(params.CPU_KERNELS.values())
+SIZES = [ctypes.sizeof(struct) for struct in params.CPU_KERNELS]
 
 
 @pytest.fixture(autouse=True)
@@ -313,7 +313,7 @@ def test_an_operation_whose_kernels_cannot_be_had_runs_plainly(monkeypatch: pyte
 
     monkeypatch.setattr(load, "kernels_for", lambda kind: SimpleNamespace(name="nvrtc", launch=launch))
     x = torch.tensor([[-1.0, 2.0]])
-    y = ops._run("bias_act", "cuda", x, None, None, None, None, None, [], None, 0.2, 1.0, torch.inf)
+    y = declare.run("bias_act", "cuda", x, None, None, None, None, None, [], None, 0.2, 1.0, torch.inf)
     torch.testing.assert_close(y, torch.tensor([[-0.2, 2.0]]))
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noisegan.core.convolution import input_gradients_only
+from noisegan.ext.convolution import input_gradients_only
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:

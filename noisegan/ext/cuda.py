@@ -22,7 +22,7 @@ _FIRST_WORDS = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123's k
 class CudaKernels:
     """The kernels of an image of csrc/kernels.cu, on every GPU that can run it."""
 
-    sums_channels = False
+    sums_channels = convolves = False
 
     def __init__(self, image: bytes, name: str) -> None:
         """Loads the image onto the current GPU and tries it there.

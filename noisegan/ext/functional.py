@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from noisegan.ext import ops, reference
+from noisegan.ext.declare import prepare
 from noisegan.ext.params import DTYPES
 
 LRELU_SLOPE = 0.2
@@ -148,7 +149,7 @@ def upfirdn2d(
         )
     if f.requires_grad and torch.is_grad_enabled():  # a filter that learns: rare, and plain PyTorch can
         return reference.upfirdn2d(x, f, up, down, padding, flip, gain)
-    ops.prepare(x.device)
+    prepare(x.device)
     out: Tensor = ops.upfirdn2d(x, f, up, down, padding, flip, gain)
     return out
 
@@ -193,7 +194,7 @@ def _philox(key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, f
     at = _step_beside(ids, step)
     if count < 0:
         raise ValueError(f"the count must be 0 or more, not {count}")
-    ops.prepare(ids.device)
+    prepare(ids.device)
     out: Tensor = ops.philox(ids, at, (*key, first_block), count, kind)
     return out
 
@@ -230,7 +231,7 @@ def _fused(
         address, noise = (*noise.key, noise.first_block), None
         if ids.shape != x.shape[:1]:
             raise ValueError(f"the noise to draw needs {len(x)} sample ids, not {list(ids.shape)}")
-    ops.prepare(x.device)
+    prepare(x.device)
     operands = (
         scale,
         b,

@@ -24,6 +24,8 @@ class Kernels(Protocol):
     name: str
     sums_channels: bool
     """Whether the kernel for `bias_act_grad` makes sums over channels, too, as that of the CPU library."""
+    convolves: bool
+    """Whether there are kernels for convolutions, too (noisegan/ext/winograd.py)."""
 
     def launch(self, what: ctypes.Structure, dtype: torch.dtype, device: torch.device) -> None:
         """Run the kernel that `what` belongs to on maps of `dtype`; on CUDA on the current stream, without waiting."""

@@ -20,6 +20,12 @@ def layout(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def layout_of(*tensors: Tensor) -> torch.memory_format:
+    """The layout of a convolution's results: channels_last if that of maps or weights is."""
+    last = any(layout(x) == torch.channels_last for x in tensors)
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
     """[N or 1, C or 1] -> [N or 1, C or 1, 1, ...], to broadcast over the pixels of `like`."""
     return values.view(*values.shape, *[1] * (like.ndim - 2))

@@ -30,7 +30,7 @@ from noisegan.errors import NoiseganError, near_match
 from noisegan.ext import build
 from noisegan.ext.build import BuildError
 from noisegan.ext.host import Kernels
-from noisegan.ext.params import DTYPES, KERNELS, Philox
+from noisegan.ext.params import CPU_KERNELS, DTYPES, Philox
 
 VARIABLE = "NOISEGAN_EXT"
 MODES = ("auto", "native", "nvrtc", "ref")
@@ -61,7 +61,7 @@ class CpuKernels:
     """The kernels of a CPU library."""
 
     name = "native"
-    sums_channels = True
+    sums_channels = convolves = True
 
     def __init__(self, path: Path) -> None:
         """Raises:
@@ -72,7 +72,7 @@ class CpuKernels:
             library = ctypes.CDLL(str(path))
             library.noisegan_sizeof.restype = ctypes.c_longlong
             self._functions = {}
-            for number, (struct, name) in enumerate(KERNELS.items()):
+            for number, (struct, name) in enumerate(CPU_KERNELS.items()):
                 size = library.noisegan_sizeof(number)
                 if size != ctypes.sizeof(struct):
                     raise BuildError(
@@ -113,7 +113,7 @@ def _cure(path: Path) -> str:
 class CudaKernelsByDevice:
     """CUDA kernels that are found for a GPU when it is first used: the GPUs of a machine may be of several kinds."""
 
-    sums_channels = False
+    sums_channels = convolves = False
 
     def __init__(self, mode: str) -> None:
         """

@@ -20,17 +20,14 @@ infinite for none.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from noisegan.ext import host, load, reference
-from noisegan.ext.cache import BuildError
+from noisegan.ext import host, reference
+from noisegan.ext.declare import call, declare, differentiable
 from noisegan.ext.layout import arithmetic, layout, per_channel, resampled_size
 
 _PASS = (
@@ -48,71 +45,14 @@ _SCHEMAS = {
     "philox": "(Tensor ids, Tensor step, int[] address, int count, int kind) -> Tensor",
 }
 
-_library = torch.library.Library("noisegan", "DEF")
-for _name, _schema in _SCHEMAS.items():
-    _library.define(_name + _schema, tags=torch.Tag.pt2_compliant_tag)
-    _library.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
-
 WORDS, UNIFORM, NORMAL = 0, 1, 2
 """Kinds of numbers that `philox` gives."""
-
-_registered: set[str] = set()
-_registering = threading.Lock()
-
-
-def prepare(device: torch.device) -> None:
-    """Give the operations the native kernels of this type of device, if there are any. Cheap after the first call."""
-    kind = device.type
-    if load.kernels_for(kind) is None or kind in _registered:
-        return
-    with _registering:
-        if kind not in _registered:
-            for name in _SCHEMAS:
-                _library.impl(name, partial(_run, name, kind), kind.upper())
-            _registered.add(kind)
 
 
 def philox(*arguments: Any) -> Tensor:
     """(ids, step, address, count, kind) -> [N, count]."""
-    op = torch.ops.noisegan.philox.default
-    numbers: Tensor = op(*arguments) if _is_transformed() else _eager("philox", op, arguments)
+    numbers: Tensor = call("philox", *arguments)
     return numbers
-
-
-def _eager(name: str, op: Any, arguments: tuple[Any, ...]) -> Any:
-    """The operation without its derivative. Where nobody listens and all tensors are plain, the kernels are called
-    straight: the dispatcher takes longer than many a map."""
-    kind = arguments[0].device.type
-    if kind not in _registered or torch._C._len_torch_dispatch_stack() > 0:
-        return op(*arguments)
-    plain = _plain_keys(kind)
-    for value in arguments:
-        if isinstance(value, Tensor) and torch._C._dispatch_keys(value).raw_repr() != plain:
-            return op(*arguments)
-    return _run(name, kind, *arguments)
-
-
-@cache
-@torch.inference_mode(False)
-def _plain_keys(kind: str) -> int:
-    """Dispatch keys of a tensor that is nothing but its memory: no subclass, no batch of a transform, no note that it
-    is negated."""
-    keys: int = torch._C._dispatch_keys(torch.empty(0, device=kind)).raw_repr()
-    return keys
-
-
-def _is_transformed() -> bool:
-    """Whether a compiler or a transform of functions has to see the operations themselves."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-
-
-def _run(name: str, kind: str, *arguments: Any) -> Any:
-    """The operation by the kernels chosen now: `load.forget` may have led back to none."""
-    kernels = load.kernels_for(kind)
-    if kernels is not None:
-        with suppress(BuildError):  # this GPU is of another kind than the first, and has none
-            return getattr(host, name)(kernels, *arguments)
-    return getattr(reference, name)(*arguments)
 
 
 def h_of(g: Tensor, y: Tensor | None, slope: float, gain: float, clamp: float) -> Tensor:
@@ -329,36 +269,6 @@ def _philox_fake(ids: Tensor, step: Tensor, address: Sequence[int], count: int, 
     return ids.new_empty(len(ids), count, dtype=torch.int64 if kind == WORDS else torch.float32)
 
 
-def _differentiable(name: str, backward: Callable[..., Any], setup: Callable[..., Any]) -> Callable[..., Any]:
-    """Registers an operation's derivative; returns the operation as it is called here.
-
-    In eager mode that is an `autograd.Function` before the operation: what torch.library makes of the same derivative
-    asks the schema for its arguments at every call, which takes longer than many a map.
-    """
-    torch.library.register_autograd(f"noisegan::{name}", backward, setup_context=setup, lib=_library)
-    op = getattr(torch.ops.noisegan, name).default
-
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = _eager(name, op, inputs)
-        setup(ctx, inputs, output)
-        return output
-
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    function: Any = type(f"Eager_{name}", (torch.autograd.Function,), methods)
-
-    def call(*inputs: Any) -> Any:
-        if _is_transformed():
-            return op(*inputs)
-        return function.apply(*inputs) if torch.is_grad_enabled() else _eager(name, op, inputs)
-
-    return call
-
-
-bias_act = _differentiable("bias_act", _bias_act_backward, _bias_act_setup)
-_bias_act_grad = _differentiable("bias_act_grad", _bias_act_grad_backward, _bias_act_grad_setup)
-_channel_sum = _differentiable("channel_sum", _channel_sum_backward, _channel_sum_setup)
-upfirdn2d = _differentiable("upfirdn2d", _upfirdn2d_backward, _upfirdn2d_setup)
-
 _FAKES: dict[str, Callable[..., Any]] = {
     "bias_act": _bias_act_fake,
     "bias_act_": _bias_act__fake,
@@ -367,5 +277,10 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "upfirdn2d": _upfirdn2d_fake,
     "philox": _philox_fake,
 }
-for _name, _fake in _FAKES.items():
-    torch.library.register_fake(f"noisegan::{_name}", _fake, lib=_library)
+for _name, _schema in _SCHEMAS.items():
+    declare(_name, _schema, _FAKES[_name], getattr(reference, _name), getattr(host, _name))
+
+bias_act = differentiable("bias_act", _bias_act_backward, _bias_act_setup)
+_bias_act_grad = differentiable("bias_act_grad", _bias_act_grad_backward, _bias_act_grad_setup)
+_channel_sum = differentiable("channel_sum", _channel_sum_backward, _channel_sum_setup)
+upfirdn2d = differentiable("upfirdn2d", _upfirdn2d_backward, _upfirdn2d_setup)

@@ -83,6 +83,23 @@ class Philox(ctypes.Structure):
     ]
 
 
+class Winograd(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "weight", "y", "room")),
+        *((f"weight_{axis}", c_longlong) for axis in "kchw"),
+        *((name, c_longlong) for name in "nhwck"),
+        ("threads", c_int),
+    ]
+
+
+class WinogradWeight(ctypes.Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("x", "g", "weight", "room")),
+        *((name, c_longlong) for name in "nhwck"),
+        ("threads", c_int),
+    ]
+
+
 KERNELS: dict[type[ctypes.Structure], str] = {
     BiasAct: "bias_act",
     BiasActGrad: "bias_act_grad",
@@ -91,3 +108,5 @@ KERNELS: dict[type[ctypes.Structure], str] = {
     Philox: "philox",
 }
 """The kernel that each struct belongs to."""
+CPU_KERNELS = KERNELS | {Winograd: "winograd", WinogradWeight: "winograd_weight"}
+"""The same for the CPU library, which has some more."""

@@ -157,3 +157,31 @@ def philox(ids: Tensor, step: Tensor, address: Sequence[int], count: int, kind: 
     key0, key1, first_block = address
     draw = (plain.philox_bits, plain.philox_uniform, plain.philox_normal)[kind]
     return draw((key0, key1), step, ids, count, first_block=first_block).contiguous()
+
+
+def convolution(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    y: Tensor = torch.ops.aten.convolution(x, weight, None, *_settings(stride, padding))
+    return y
+
+
+def convolution_input(g: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
+    # Of the maps only the shape matters.
+    x = torch.empty((len(g), weight.shape[1], *size), dtype=g.dtype, device=g.device, memory_format=layout(g))
+    return _convolution_backward(g, x, weight, stride, padding, 0)
+
+
+def convolution_weight(x: Tensor, g: Tensor, kernel: Sequence[int], stride: int, padding: int) -> Tensor:
+    return _convolution_backward(g, x, x.new_empty(g.shape[1], x.shape[1], *kernel), stride, padding, 1)
+
+
+def _convolution_backward(g: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, which: int) -> Tensor:
+    """The gradient with respect to the maps (0) or the weights (1)."""
+    wanted = [which == 0, which == 1, False]
+    how = _settings(stride, padding)
+    gradient: Tensor = torch.ops.aten.convolution_backward(g, x, weight, None, *how, wanted)[which]
+    return gradient
+
+
+def _settings(stride: int, padding: int) -> tuple[list[int], list[int], list[int], bool, list[int], int]:
+    """Stride, padding, dilation, transposed, output padding, groups: as aten takes them."""
+    return [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1

@@ -1,5 +1,5 @@
 // The CPU library: the kernels of params.h under C names. No header of torch: it builds in seconds and suits any torch.
-// Resampling, the slower half to compile, is in cpu_resampling.cpp.
+// Resampling and convolutions, slower to compile, are in files of their own.
 #include "cpu_bias_act.h"
 #include "cpu_channel_sum.h"
 #include "cpu_types.h"
@@ -22,7 +22,8 @@ void noisegan_philox(const Philox* p, int) { philox(*p); }
 
 // The size of the struct of kernel number `kernel`, for the loader to compare with its own; 0 past the last.
 long long noisegan_sizeof(int kernel) {
-  const size_t sizes[] = {sizeof(BiasAct), sizeof(BiasActGrad), sizeof(ChannelSum), sizeof(UpFirDn), sizeof(Philox)};
-  return kernel >= 0 && kernel < 5 ? (long long)sizes[kernel] : 0;
+  const size_t sizes[] = {sizeof(BiasAct), sizeof(BiasActGrad), sizeof(ChannelSum),    sizeof(UpFirDn),
+                          sizeof(Philox),  sizeof(Winograd),    sizeof(WinogradWeight)};
+  return kernel >= 0 && kernel < 7 ? (long long)sizes[kernel] : 0;
 }
 }

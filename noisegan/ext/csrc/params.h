@@ -97,3 +97,24 @@ struct Philox {
   int kind;
   int threads;
 };
+
+// y = x * weight, 3 x 3, with a pixel of zeros around x. Of the CPU library only.
+struct Winograd {
+  const void* x;       // T [n, h, w, c]
+  const void* weight;  // T [k, c, 3, 3] with strides
+  void* y;             // T [n, h, w, k]
+  void* room;          // float [36 c k + 16]
+  i64 weight_k, weight_c, weight_h, weight_w;
+  i64 n, h, w, c, k;  // c and k multiples of 32
+  int threads;
+};
+
+// The gradient of <g, x * weight> in the weight. Of the CPU library only.
+struct WinogradWeight {
+  const void* x;  // T [n, h, w, c]
+  const void* g;  // T [n, h, w, k]
+  void* weight;   // T [k, 3, 3, c]
+  void* room;     // float [36 (128 (c + k) + 32 + c k) + 16]
+  i64 n, h, w, c, k;
+  int threads;
+};
