@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import torch
 
-from noisegan.ext import load
+from noisegan.ext import load, params
 
 
 @contextmanager
@@ -33,3 +35,19 @@ def native_kernels() -> load.Kernels:
     if kernels is None:
         pytest.skip("no C++ compiler: there is no native library")
     return kernels
+
+
+@contextmanager
+def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The names of the library's kernels for convolutions that are launched meanwhile."""
+    names: list[str] = []
+    launch = load.CpuKernels.launch
+
+    def noted(self: load.CpuKernels, what: ctypes.Structure, dtype: torch.dtype, device: torch.device) -> None:
+        if type(what) not in params.KERNELS:
+            names.append(params.CPU_KERNELS[type(what)])
+        launch(self, what, dtype, device)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load.CpuKernels, "launch", noted)
+        yield names

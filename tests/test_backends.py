@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from backends import backend, native_kernels
-from training import ALL_POINTS, SMALL
+import torch
+from backends import backend, launches, native_kernels
+from training import ALL_POINTS, SMALL, WIDE
 
 import noisegan
 from noisegan.api import hookimpl
+from noisegan.ext import winograd
 from noisegan.manager import Plugins
 
 STEPS = 50
@@ -37,9 +39,25 @@ def losses(folder: Path, kind: str, **options: Any) -> list[dict[str, float]]:
     return found
 
 
-@pytest.mark.parametrize("noise", ["additive(strength=0.1)", "fuzzy"])
-def test_fifty_steps_have_the_same_losses_with_either_backend(noise: str, tmp_path: Path) -> None:
-    native, plain = (losses(tmp_path, kind, noise=noise) for kind in ("native", "ref"))
+# The seeds: in some runs a unit changes sides at the kink of its activation within fifty steps, and losses part
+# thereafter; of 16 such runs in 4, and with Winograd's rounding in 9 (docs/performance.md).
+@pytest.mark.parametrize(
+    ("noise", "options"),
+    [
+        ("additive(strength=0.1)", {}),
+        ("fuzzy", {}),
+        ("additive(strength=0.1)", WIDE | {"seed": 2}),
+        ("fuzzy", WIDE | {"seed": 3}),
+    ],
+)
+def test_fifty_steps_have_the_same_losses_with_either_backend(
+    noise: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if options and torch.float32 not in winograd._dtypes():
+        pytest.skip("Winograd's convolutions are not used on this processor")
+    with launches(monkeypatch) as convolutions:
+        native, plain = (losses(tmp_path, kind, noise=noise, **options) for kind in ("native", "ref"))
+    assert bool(convolutions) == bool(options)
     assert len(native) == len(plain) == STEPS
     assert {name for step in native for name in step} == {"G", "PL", "D", "R1"}
     for step, (a, b) in enumerate(zip(native, plain, strict=True)):

@@ -20,6 +20,8 @@ from bench.worker import main as worker_main
 from bench.workload import Workload
 from click.testing import CliRunner
 
+from noisegan import ext
+
 
 class WorkerHere(AbstractContextManager["WorkerHere"]):
     """A worker that costs no process."""
@@ -58,7 +60,9 @@ def test_command_writes_what_it_shows(tmp_path: Path, monkeypatch: pytest.Monkey
         row[f"train/{name}_s"] * weight for name, weight in (("G", 1), ("D", 1), ("PL", 1 / 4), ("R1", 1 / 16))
     )
     assert phases < row["train_s"]
-    assert 0 < row["train_floor_share"] < 1.5
+    assert all(
+        0 < row[f"{what}_{floor}_share"] < 1.5 for what in ("train", "sample") for floor in ("floor", "own_floor")
+    )
     assert [(row["strategy"], "train_overhead" in row) for row in figures["strategies"]] == [
         (name, True) for name in step.STRATEGIES
     ]
@@ -104,8 +108,23 @@ def test_the_floor_is_every_convolution_and_nothing_else() -> None:
     assert str(func) == "aten.convolution_backward.default"
     assert args[1].is_contiguous(memory_format=torch.channels_last)
     with ConvolutionRecorder() as again:
-        bare(recorder.calls["two"], "cpu")()
+        bare(recorder.calls["two"], "cpu", torchs=True)()
     assert [str(func) for func, *_ in again.calls[""]] == ["aten.convolution_backward.default"]
+
+
+@pytest.mark.parametrize("torchs", [True, False])
+def test_the_floor_is_run_by_torch_or_as_noisegan_does(torchs: bool) -> None:
+    recorder = ConvolutionRecorder()
+    x, weight = torch.randn(2, 4, 8, 8).requires_grad_(), torch.randn(6, 4, 3, 3).requires_grad_()
+    with recorder:
+        ext.conv2d(x, weight, padding=1).sum().backward()
+    names = ["convolution", "convolution_input", "convolution_weight"]
+    assert [str(func) for func, *_ in recorder.calls[""]] == [f"noisegan.{name}.default" for name in names]
+    with ConvolutionRecorder() as again:
+        bare(recorder.calls[""], "cpu", torchs=torchs)()
+    torch_names = ["convolution", "convolution_backward", "convolution_backward"]
+    expected = [f"aten.{name}.default" for name in torch_names] if torchs else [str(f) for f, *_ in recorder.calls[""]]
+    assert [str(func) for func, *_ in again.calls[""]] == expected
 
 
 def test_a_worker_answers_a_line_with_a_line(

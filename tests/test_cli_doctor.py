@@ -17,7 +17,10 @@ from noisegan.cli import cli
 from noisegan.errors import NoiseganError
 from noisegan.ext import bias_act, build, cache, doctor, load, nvrtc, toolchain, upfirdn2d
 
-OPS = ["bias_act", "noise_bias_act", "philox_bits", "philox_normal", "philox_uniform", "scale_channels", "upfirdn2d"]
+OPS = [
+    *("bias_act", "conv2d", "conv_transpose2d", "noise_bias_act"),
+    *("philox_bits", "philox_normal", "philox_uniform", "scale_channels", "upfirdn2d"),
+]
 COMPILER = next(toolchain.compilers(), None)
 
 
@@ -60,7 +63,7 @@ def test_doctor_tells_all_there_is() -> None:
     for text in (noisegan.__version__, torch.__version__, str(cache.folder()), "threads: 1", toolchain.processor()):
         assert text in result.output
     for name in OPS:
-        assert f"  pass  {name:14}  cpu " in result.output
+        assert f"  pass  {name:16}  cpu " in result.output
 
 
 def test_doctor_in_json() -> None:
@@ -138,7 +141,7 @@ def test_an_operation_that_is_wrong_is_seen(
     [line] = [line for line in result.output.splitlines() if "FAIL" in line]
     assert line.split()[1] == op
     assert detail in line
-    assert result.output.splitlines()[-1] == "6 of 7 operations are right"
+    assert result.output.splitlines()[-1] == "8 of 9 operations are right"
 
 
 def test_doctor_shows_what_noisegan_cannot_run_with(monkeypatch: pytest.MonkeyPatch) -> None:

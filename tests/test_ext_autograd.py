@@ -20,7 +20,7 @@ from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisegan.core.rng import Streams
-from noisegan.ext import bias_act, noise_bias_act, ops, philox_normal, upfirdn2d
+from noisegan.ext import bias_act, convolution, noise_bias_act, ops, philox_normal, upfirdn2d
 
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64) / 8
 
@@ -56,11 +56,15 @@ def arguments(name: str) -> tuple[Any, ...]:
         "channel_sum": (x, y, scale, 0.2, 1.4, math.inf),
         "upfirdn2d": (x, TAPS, 2, 1, [2, 1, 2, 1], False, 4.0),
         "philox": (torch.arange(3), torch.tensor(3), [1, 2, 0], 7, 2),
+        "convolution": (x, leaf("k", 4, 3, 2, 2), 1, 1),
+        "convolution_input": (x, leaf("k", 3, 2, 2, 2), [3, 5], 2, 1),
+        "convolution_weight": (x, leaf("h", 2, 4, 1, 2), [3, 3], 2, 1),
     }
     return cases[name]
 
 
-DECLARED = ("bias_act", "bias_act_grad", "channel_sum", "upfirdn2d", "bias_act_", "philox")
+CONVOLUTIONS = ("convolution", "convolution_input", "convolution_weight")
+DECLARED = ("bias_act", "bias_act_grad", "channel_sum", "upfirdn2d", "bias_act_", "philox", *CONVOLUTIONS)
 
 
 @pytest.mark.parametrize("name", DECLARED)
@@ -82,6 +86,9 @@ DIFFERENTIABLE = {
     "bias_act_grad": ops._bias_act_grad,
     "channel_sum": ops._channel_sum,
     "upfirdn2d": ops.upfirdn2d,
+    "convolution": convolution._convolution,
+    "convolution_input": convolution._convolution_input,
+    "convolution_weight": convolution._convolution_weight,
 }
 
 

@@ -16,13 +16,15 @@ from typing import Any
 
 import forking
 import pytest
-from backends import backend
+import torch
+from backends import backend, launches, native_kernels
 from safetensors.torch import load_file
-from training import ALL_POINTS, SMALL, STRATEGIES, as_arguments, assert_same_snapshot, snapshot_names, started
+from training import ALL_POINTS, SMALL, STRATEGIES, WIDE, as_arguments, assert_same_snapshot, snapshot_names, started
 
 import noisegan
 from noisegan.core.checkpoint import find_snapshot, snapshots
 from noisegan.errors import NoiseganError
+from noisegan.ext import winograd
 from noisegan.manager import Plugins
 
 
@@ -60,10 +62,20 @@ def test_so_it_does_with_either_backend(kind: str, tmp_path: Path) -> None:
         resumed_equals_unbroken("all_points", tmp_path)
 
 
-def resumed_equals_unbroken(noise: str, tmp_path: Path) -> None:
-    whole = noisegan.train(outdir=str(tmp_path / "a"), noise=noise, plugins=plugins(), quiet=True, **SMALL)
+def test_so_it_does_with_winograds_convolutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native_kernels()
+    if torch.float32 not in winograd._dtypes():
+        pytest.skip("Winograd's convolutions are not used on this processor")
+    with launches(monkeypatch) as convolutions, backend("native"):
+        resumed_equals_unbroken("all_points", tmp_path, **WIDE)
+    assert set(convolutions) == {"winograd", "winograd_weight"}
+
+
+def resumed_equals_unbroken(noise: str, tmp_path: Path, **options: Any) -> None:
+    options = SMALL | options
+    whole = noisegan.train(outdir=str(tmp_path / "a"), noise=noise, plugins=plugins(), quiet=True, **options)
     with pytest.raises(Crash):  # step 12: between the snapshots of 10 and 15 steps
-        noisegan.train(outdir=str(tmp_path / "b"), noise=noise, plugins=crash_at(12), quiet=True, **SMALL)
+        noisegan.train(outdir=str(tmp_path / "b"), noise=noise, plugins=crash_at(12), quiet=True, **options)
     (broken,) = (tmp_path / "b").iterdir()
     assert len(snapshots(broken)) == 2
     assert noisegan.train(resume=broken, plugins=plugins(), quiet=True) == broken

@@ -29,6 +29,8 @@ SMALL: dict[str, Any] = {
     "batch": 8, "kimg": 0.16, "tick": 0.04, "snap": 1, "seed": 1, "device": "cpu",
 }  # fmt: skip
 """Twenty steps of eight 8 x 8 digits; reports and snapshots every five."""
+WIDE: dict[str, Any] = {"cbase": 512, "cmax": 32}
+"""Beside these: wide enough for Winograd's convolutions."""
 
 
 def as_arguments(options: dict[str, Any]) -> list[str]:

@@ -63,10 +63,11 @@ def _print(found: dict[str, Any]) -> None:
     )
     click.echo(click.style("Self-tests: values and first derivatives", bold=True))
     tests = found["self_tests"]
+    width = max((len(test["op"]) for test in tests), default=0)
     for test in tests:
         result = click.style("pass", fg="green") if test["passed"] else click.style("FAIL", fg="red")
         detail = ", ".join(test["dtypes"]) if test["passed"] else test["detail"]
-        click.echo(f"  {result}  {test['op']:14}  {test['device']:6}  {test['backend']:9}  {detail}")
+        click.echo(f"  {result}  {test['op']:{width}}  {test['device']:6}  {test['backend']:9}  {detail}")
     failed = sum(not test["passed"] for test in tests)
     click.echo(f"{len(tests) - failed} of {len(tests)} operations are right")
 

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from noisegan.ext import bias_act, scale_channels, upfirdn2d
-from noisegan.ext.convolution import conv2d, conv_transpose2d, pointwise
+from noisegan.ext import bias_act, conv2d, conv_transpose2d, scale_channels, upfirdn2d
+from noisegan.ext.convolution import pointwise
 
 LOW_PRECISION_BLOCKS = 4
 """Blocks, from the highest resolution down, that compute in bfloat16 or float16 when asked (Karras et al. 2020b)."""

@@ -1,5 +1,6 @@
 """Shared native operations: C++ on CPUs, CUDA on GPUs, and plain PyTorch wherever neither is at hand."""
 
+from noisegan.ext.convolution import conv2d, conv_transpose2d
 from noisegan.ext.functional import (
     DrawnNoise,
     bias_act,
@@ -14,6 +15,8 @@ from noisegan.ext.functional import (
 __all__ = [
     "DrawnNoise",
     "bias_act",
+    "conv2d",
+    "conv_transpose2d",
     "noise_bias_act",
     "philox_bits",
     "philox_normal",

@@ -19,6 +19,8 @@ from noisegan.errors import NoiseganError
 from noisegan.ext import (
     bias_act,
     cache,
+    conv2d,
+    conv_transpose2d,
     load,
     noise_bias_act,
     nvrtc,
@@ -226,6 +228,34 @@ def _check_upfirdn2d(dtype: torch.dtype, device: torch.device) -> None:
         )
 
 
+def _check_conv2d(dtype: torch.dtype, device: torch.device) -> None:
+    # As small as Winograd's way is taken on a CPU (noisegan/ext/winograd.py).
+    inputs = [_numbers(2, 32, 32, 24, dtype=dtype), _numbers(32, 32, 3, 3, dtype=dtype)]
+    _compare(
+        lambda x, w: conv2d(x, w, padding=1),
+        lambda x, w: F.conv2d(x, w, padding=1),
+        inputs,
+        device,
+        _sums(dtype, device),
+    )
+
+
+def _check_conv_transpose2d(dtype: torch.dtype, device: torch.device) -> None:
+    _compare(
+        lambda x, w: conv_transpose2d(x, w, stride=2),
+        lambda x, w: F.conv_transpose2d(x, w, stride=2),
+        [_map(dtype), _numbers(5, 3, 3, 3, dtype=dtype)],
+        device,
+        _sums(dtype, device),
+    )
+
+
+def _sums(dtype: torch.dtype, device: torch.device) -> float:
+    """The tolerance of long sums: where TF32 is allowed, GPUs multiply float32 with ten bits behind the point."""
+    rounded = device.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    return 3e-3 if rounded else TOLERANCES[dtype]
+
+
 def _resampled(x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int, int, int]) -> Tensor:
     """Zeros inserted, padded or cropped, convolved, every `down`-th sample kept."""
     f = torch.outer(f, f) if f.ndim == 1 else f
@@ -248,6 +278,8 @@ def _check_stream(draw: Callable[..., Tensor], definition: Callable[..., Tensor]
 _STREAMS = {"philox_bits": torch.int64, "philox_uniform": torch.float32, "philox_normal": torch.float32}
 _CHECKS: dict[str, Callable[[torch.dtype, torch.device], None]] = {
     "bias_act": _check_bias_act,
+    "conv2d": _check_conv2d,
+    "conv_transpose2d": _check_conv_transpose2d,
     "noise_bias_act": _check_noise_bias_act,
     "scale_channels": _check_scale_channels,
     "upfirdn2d": _check_upfirdn2d,

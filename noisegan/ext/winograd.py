@@ -20,7 +20,7 @@ from noisegan.ext.layout import layout_of
 WIDTH = 32
 """Channels are multiples of this (csrc/cpu_winograd.h: kColumns)."""
 CHUNK = 128
-"""Tiles between two passes over the sums of the weights' gradient (csrc/cpu_winograd.h: kTileChunk)."""
+"""Tiles that are summed by themselves in the weights' gradient (csrc/cpu_winograd.h: kTileChunk)."""
 TILE_PIXELS = {torch.float32: 6.4, torch.bfloat16: 12.8}
 """As many pixels as torch convolves while a tile of 4 x 4 takes. Measured with AVX-512, 64 to 256 channels."""
 WEIGHT_TILES = 16
@@ -53,7 +53,7 @@ def convolution_weight(
     (n, c, h, w), k = x.shape, g.shape[1]
     x, g = (maps.contiguous(memory_format=torch.channels_last) for maps in (x, g))
     weight = torch.empty((k, c, 3, 3), dtype=x.dtype, memory_format=torch.channels_last)
-    room = torch.empty(36 * (CHUNK * (c + k) + 32 + c * k) + 16, dtype=torch.float32)
+    room = torch.empty(36 * (CHUNK * (c + k) + c * k + 48) + 16, dtype=torch.float32)
     addresses = (maps.data_ptr() for maps in (x, g, weight, room))
     what = params.WinogradWeight(*addresses, n, h, w, c, k, torch.get_num_threads())
     kernels.launch(what, x.dtype, x.device)
@@ -69,7 +69,7 @@ def _convolve(kernels: Kernels, x: Tensor, k: int, weight: int, steps: tuple[int
     n, c, h, w = x.shape
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.empty((n, k, h, w), dtype=x.dtype, memory_format=torch.channels_last)
-    room = torch.empty(36 * c * k + 16, dtype=torch.float32)
+    room = torch.empty(36 * (c + 1) * k + 16, dtype=torch.float32)
     addresses = (x.data_ptr(), weight, y.data_ptr(), room.data_ptr())
     what = params.Winograd(*addresses, *steps, n, h, w, c, k, torch.get_num_threads())
     kernels.launch(what, x.dtype, x.device)

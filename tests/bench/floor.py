@@ -1,7 +1,8 @@
 """The floor: the very convolutions of a step, run bare.
 
-While a step runs, every convolution that PyTorch is asked for is noted: operator, shapes, strides, dtypes and all other
-arguments. They are then run again in the same order on random tensors of the same kind, and nothing else is.
+While a step runs, every convolution that it asks for is noted: operator, shapes, strides, dtypes and all other
+arguments. They are then run again in the same order on random tensors of the same kind, and nothing else is: by
+torch's convolutions, and as noisegan computes them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from noisegan.ext import reference
 
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
@@ -50,11 +53,16 @@ class ConvolutionRecorder(TorchDispatchMode):
         return {key: self._like(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
-def bare(calls: list[Call], device: str) -> Callable[[], None]:
+def bare(calls: list[Call], device: str, *, torchs: bool) -> Callable[[], None]:
     """What runs the noted convolutions again. Each result is dropped at once, as it is in training before long.
 
     On a GPU they are a CUDA graph, so that Python is no part of the floor.
+
+    Args:
+        torchs: put torch's convolutions in the place of noisegan's.
     """
+    if torchs:
+        calls = [(_torchs(func), args, kwargs) for func, args, kwargs in calls]
 
     @torch.no_grad()
     def again() -> None:
@@ -69,6 +77,11 @@ def bare(calls: list[Call], device: str) -> Callable[[], None]:
         again()
     replay: Callable[[], None] = graph.replay
     return replay
+
+
+def _torchs(func: Any) -> Any:
+    name: str = func._schema.name
+    return getattr(reference, name.removeprefix("noisegan::")) if name.startswith("noisegan::") else func
 
 
 def _is_depthwise(args: tuple[Any, ...]) -> bool:

@@ -93,8 +93,12 @@ def _row(candidate: Candidate, backend: str, rounds: list[Times]) -> dict[str, A
     if candidate.floor:
         # Each round's own share: step and floor of a round met the same machine.
         shares = [
-            {"train": times["floor"] / times["train"], "sample": times["floor_sample"] / times["sample"]}
+            {
+                f"{what}_{floor}_share": times[floor if what == "train" else f"{floor}_{what}"] / times[what]
+                for what in ("train", "sample")
+                for floor in ("floor", "own_floor")
+            }
             for times in rounds
         ]
-        row |= {f"{name}_floor_share": share for name, share in medians(shares).items()}
+        row |= medians(shares)
     return row

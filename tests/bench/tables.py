@@ -25,20 +25,24 @@ def ops(rows: Rows) -> Table:
 
 def step(rows: Rows) -> Table:
     table = _table(
-        "training step (lazy regularisers weighted in) and sampling; `floor`: share of the bare convolutions",
+        "training step (lazy regularisers weighted in) and sampling; time of the bare convolutions, torch's and "
+        "noisegan's, as a share of it",
         ("size", "dtype", "impl", "backend"),
-        ("G", "PL", "D", "R1", "rest ms", "step ms", "img/s", "x naive", "x fp32", "floor", "sample img/s", "x naive",
-         "floor"),
+        ("G", "PL", "D", "R1", "rest ms", "step ms", "img/s", "x naive", "x its fp32", "x fp32",
+         "torch's", "own", "sample img/s", "x naive", "torch's", "own"),
     )  # fmt: skip
     for row in rows:
         naive = _find(rows, row, impl="naive")
+        naive_fp32 = _find(rows, row, impl="naive", precision="fp32")
         fp32 = _find(rows, row, precision="fp32")
         phases = [f"{row.get(f'train/{name}_s', 0.0) * 1e3:.0f}" for name in ("G", "PL", "D", "R1", "rest")]
         table.add_row(
             row["size"], row["precision"], row["impl"], row["backend"], *phases, f"{row['train_s'] * 1e3:.0f}",
-            f"{row['train_img_per_s']:.1f}", _ratio(naive, row, "train_s"), _ratio(fp32, row, "train_s"),
-            _percent(row.get("train_floor_share")), f"{row['sample_img_per_s']:.1f}", _ratio(naive, row, "sample_s"),
-            _percent(row.get("sample_floor_share")),
+            f"{row['train_img_per_s']:.1f}", _ratio(naive, row, "train_s"), _ratio(naive_fp32, row, "train_s"),
+            _ratio(fp32, row, "train_s"), _percent(row.get("train_floor_share")),
+            _percent(row.get("train_own_floor_share")), f"{row['sample_img_per_s']:.1f}",
+            _ratio(naive, row, "sample_s"), _percent(row.get("sample_floor_share")),
+            _percent(row.get("sample_own_floor_share")),
         )  # fmt: skip
     return table
 

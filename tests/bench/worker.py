@@ -122,29 +122,34 @@ class Subject:
                 self.work.train()
                 self.work.sample()
             self.work.on_phase = lambda name: None
-        self.bare = {name: bare(calls, candidate.device) for name, calls in self.recorder.calls.items()}
+        self.bare = {
+            (floor, name): bare(calls, candidate.device, torchs=floor == "floor")
+            for floor in ("floor", "own_floor")
+            for name, calls in self.recorder.calls.items()
+        }
         if candidate.impl == "noisegan" and candidate.device == "cuda":
             self.work.capture()
 
     def round(self) -> Times:
-        """Seconds by name: `train/G`, ..., `sample`, `floor/G`, ...; `train` and `floor` are weighted steps."""
+        """Seconds by name: `train/G`, ..., `sample`, `floor/G`, ..., and of weighted steps `train`, `floor` (torch's
+        convolutions) and `own_floor` (noisegan's)."""
         work = self.work
         work.train()  # not measured: caches are cold after the others' turns, and a run is not
         phases, _losses = work.train()
         times: Times = {f"train/{name}": seconds for name, seconds in phases.items()}
         times["train"] = work.weigh(phases)
         times["sample"] = median(work.sample() for _ in range(SAMPLES))
-        if self.candidate.floor:
-            floor = {name: self._bare_s(name) for name in self.bare if name != "sample"}
-            times |= {f"floor/{name}": seconds for name, seconds in floor.items()}
-            times["floor"] = work.weigh(floor)
-            times["floor_sample"] = median(self._bare_s("sample") for _ in range(SAMPLES))
+        for kind in ("floor", "own_floor") if self.candidate.floor else ():
+            floor = {name: self._bare_s(kind, name) for of, name in self.bare if of == kind and name != "sample"}
+            times |= {f"{kind}/{name}": seconds for name, seconds in floor.items()}
+            times[kind] = work.weigh(floor)
+            times[f"{kind}_sample"] = median(self._bare_s(kind, "sample") for _ in range(SAMPLES))
         return times
 
-    def _bare_s(self, name: str) -> float:
+    def _bare_s(self, kind: str, name: str) -> float:
         now = CLOCKS[self.candidate.clock]
         start = now()
-        self.bare[name]()
+        self.bare[kind, name]()
         return now() - start
 
 

@@ -21,7 +21,9 @@ constexpr int kRows = 6, kAcross = 2;
 constexpr i64 kWide = kAcross * kLanesOf<float>;
 // Floats of transformed tiles that a thread works on at a time: half of a second-level cache of 1 MB.
 constexpr i64 kTileRoom = 36 * 12 * 256;
-// Tiles between two passes over the sums of the weights' gradient.
+// Floats between arrays of a power of two, which would all lie in the same few sets of a cache.
+constexpr i64 kApart = 16;
+// Tiles that are summed by themselves in the weights' gradient.
 constexpr i64 kTileChunk = 128;
 
 typedef Lanes<float> FloatLanes;
@@ -87,14 +89,12 @@ NG_HD void transform(const Transform& along, const From& from, const To& to) {
   }
 }
 
-// Rows of a product of matrices, kWide columns of it: m[r, :] = sum over k of v[r, k] u[k, :], added to what there is.
+// Rows of a product of matrices, kWide columns of it: m[r, :] = sum over k of v[r, k] u[k, :], or that added to m: sums of
+// sums, which are more exact than one long sum.
 template <int R>
 NG_HD void multiply(const float* v, i64 v_row, i64 v_step, const float* u, i64 u_step, i64 length, float* m, i64 m_row,
                     bool add) {
-  FloatLanes sums[R][kAcross];
-  for (int r = 0; r < R; ++r)
-    for (int j = 0; j < kAcross; ++j)
-      sums[r][j] = add ? load<FloatLanes>(m + r * m_row + j * kLanesOf<float>) : FloatLanes();
+  FloatLanes sums[R][kAcross] = {};
   for (i64 k = 0; k < length; ++k) {
     FloatLanes row[kAcross];
     for (int j = 0; j < kAcross; ++j) row[j] = load<FloatLanes>(u + k * u_step + j * kLanesOf<float>);
@@ -104,8 +104,12 @@ NG_HD void multiply(const float* v, i64 v_row, i64 v_step, const float* u, i64 u
       for (int j = 0; j < kAcross; ++j) sums[r][j] += factor * row[j];
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int j = 0; j < kAcross; ++j) store(m + r * m_row + j * kLanesOf<float>, sums[r][j]);
+  for (int r = 0; r < R; ++r) {
+    for (int j = 0; j < kAcross; ++j) {
+      float* to = m + r * m_row + j * kLanesOf<float>;
+      store(to, add ? load<FloatLanes>(to) + sums[r][j] : sums[r][j]);
+    }
+  }
 }
 
 // The same for any number of rows, and kColumns columns.
@@ -154,10 +158,16 @@ NG_HD void transform_tile(const Transform& along, const T* const* pixels, i64 ch
 // `step`. Read along what is contiguous: of the weights as they lie every number is in another line of the cache.
 template <class T> void transform_weights(const T* weight, const Winograd& p, float* out, i64 step) {
   float taps[9][kSide][kColumns];
-  for (i64 tap = 0; tap < 9; ++tap)
-    for (i64 k = 0; k < kColumns; ++k)
+  for (i64 tap = 0; tap < 9; ++tap) {
+    const T* from = weight + tap / 3 * p.weight_h + tap % 3 * p.weight_w;
+    if (p.weight_k == 1) {
       for (i64 c = 0; c < kSide; ++c)
-        taps[tap][c][k] = widen(weight[tap / 3 * p.weight_h + tap % 3 * p.weight_w + k * p.weight_k + c * p.weight_c]);
+        for (i64 k = 0; k < kColumns; ++k) taps[tap][c][k] = widen(from[c * p.weight_c + k]);
+    } else {
+      for (i64 k = 0; k < kColumns; ++k)
+        for (i64 c = 0; c < kSide; ++c) taps[tap][c][k] = widen(from[c * p.weight_c + k * p.weight_k]);
+    }
+  }
   for (i64 c = 0; c < kSide; ++c) {
     for (i64 k = 0; k < kColumns; k += kLanesOf<float>) {
       transform<3, 6>(
@@ -169,18 +179,18 @@ template <class T> void transform_weights(const T* weight, const Winograd& p, fl
 
 template <class T> void winograd(const Winograd& p) {
   float* weights = align_row((float*)p.room);  // [k / kColumns, 36, c, kColumns]
-  const i64 parts = p.c / kSide;
+  const i64 parts = p.c / kSide, weight_step = p.c * kColumns + kApart;
   for_each_job(p.k / kColumns * parts, kTaps * p.k * p.c, p.threads, [=, &p](i64 job) {
     const i64 block = job / parts, c = job % parts * kSide;
     transform_weights((const T*)p.weight + block * kColumns * p.weight_k + c * p.weight_c, p,
-                      weights + (block * kTaps * p.c + c) * kColumns, p.c * kColumns);
+                      weights + block * kTaps * weight_step + c * kColumns, weight_step);
   });
 
   const Tiles tiles(p.h, p.w);
   const Stores<T> write(sizeof(T) == 4 ? p.n * p.h * p.w * p.k : 0);  // in 16 bits a line would come in parts
   const i64 count = p.n * tiles.down * tiles.across;
   const i64 group = std::max<i64>(kRows, kTileRoom / (kTaps * p.c) / kRows * kRows);
-  const i64 step = group * p.c + 16, column_step = group * kColumns + 16;  // not powers of two: caches are sets
+  const i64 step = group * p.c + kApart, column_step = group * kColumns + kApart;
   for_each_job(ceil_div(count, group), p.n * p.h * p.w * p.k, p.threads, [=, &p](i64 job) {
     static thread_local std::vector<float> room;
     room.resize((size_t)(kTaps * (step + column_step) + 16));
@@ -194,9 +204,9 @@ template <class T> void winograd(const Winograd& p) {
       transform_tile<6>(of_input, pixels, p.c, transformed + t * p.c, step);
     }
     for (i64 block = 0; block < p.k / kColumns; ++block) {
-      const float* u = weights + block * kTaps * p.c * kColumns;
+      const float* u = weights + block * kTaps * weight_step;
       for (i64 tap = 0; tap < kTaps; ++tap)
-        multiply_rows(rows, transformed + tap * step, p.c, 1, u + tap * p.c * kColumns, kColumns, p.c,
+        multiply_rows(rows, transformed + tap * step, p.c, 1, u + tap * weight_step, kColumns, p.c,
                       products + tap * column_step, kColumns, false);
       for (i64 t = 0; t < rows; ++t) {
         T* pixels[16];
@@ -214,7 +224,7 @@ template <class T> void winograd(const Winograd& p) {
 
 // Sums over tiles go on from chunk to chunk in one order, whatever the number of threads.
 template <class T> void winograd_weight(const WinogradWeight& p) {
-  const i64 step_x = kTileChunk * p.c + 16, step_g = kTileChunk * p.k + 16, step = p.c * p.k;
+  const i64 step_x = kTileChunk * p.c + kApart, step_g = kTileChunk * p.k + kApart, step = p.c * p.k + kApart;
   float* of_x = align_row((float*)p.room);  // [36, tiles, c]
   float* of_g = of_x + kTaps * step_x;      // [36, tiles, k]
   float* sums = of_g + kTaps * step_g;      // [36, c, k]

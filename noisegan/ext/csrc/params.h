@@ -103,7 +103,7 @@ struct Winograd {
   const void* x;       // T [n, h, w, c]
   const void* weight;  // T [k, c, 3, 3] with strides
   void* y;             // T [n, h, w, k]
-  void* room;          // float [36 c k + 16]
+  void* room;          // float [36 (c + 1) k + 16]
   i64 weight_k, weight_c, weight_h, weight_w;
   i64 n, h, w, c, k;  // c and k multiples of 32
   int threads;
@@ -114,7 +114,7 @@ struct WinogradWeight {
   const void* x;  // T [n, h, w, c]
   const void* g;  // T [n, h, w, k]
   void* weight;   // T [k, 3, 3, c]
-  void* room;     // float [36 (128 (c + k) + 32 + c k) + 16]
+  void* room;     // float [36 (128 (c + k) + c k + 48) + 16]
   i64 n, h, w, c, k;
   int threads;
 };
