@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from noisegan.core.rng import Streams
+from noisegan.ext import load
 from noisegan.ext.convolution import conv2d, conv_transpose2d, input_gradients_only, pointwise
 
 CASES = [
@@ -105,6 +110,49 @@ def test_weights_are_left_out_when_only_inputs_are_asked_for() -> None:
     y = F.conv2d(x, w).square().sum()
     (expected,) = torch.autograd.grad(torch.autograd.grad(y, x, create_graph=True)[0].square().sum(), w)
     torch.testing.assert_close(outer, expected)
+
+
+def test_a_compiler_knows_how_results_lie() -> None:
+    """Strides of every result are what was foretold, from one channel and pixel to what Winograd's way is taken for."""
+    layouts = (torch.contiguous_format, torch.channels_last)
+    for (n, c, k, side), x_last, w_last, stride in itertools.product(
+        ((2, 3, 4, 5), (1, 1, 1, 3), (2, 1, 3, 4), (4, 32, 32, 16)), layouts, layouts, (1, 2)
+    ):
+        x = torch.randn(n, c, side, side).contiguous(memory_format=x_last)
+        w = torch.randn(k, c, 3, 3).contiguous(memory_format=w_last)
+        y = conv2d(x, w, stride=stride, padding=1)
+        for y_last in layouts:
+            g = torch.randn_like(y).contiguous(memory_format=y_last)
+            calls = {
+                "convolution": (x, w, stride, 1),
+                "convolution_input": (g, w, x.shape[2:], stride, 1),
+                "convolution_weight": (x, g, [3, 3], stride, 1),
+            }
+            for name, arguments in calls.items():
+                op = getattr(torch.ops.noisegan, name)
+                with FakeTensorMode() as mode:
+                    foretold = op(*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments))
+                found = op(*arguments)
+                assert (found.shape, found.stride()) == (foretold.shape, foretold.stride()), (name, n, c, k, side)
+
+
+def test_a_compiled_function_is_one_graph_for_all_batches_and_keeps_its_weights_gradients() -> None:
+    """Also when it is compiled first thing, before any kernels are chosen, and while weights are left out."""
+    load.forget()
+    counter = CompileCounterWithBackend("aot_eager")
+    torch.compiler.reset()
+    function = torch.compile(lambda x, w: conv2d(x, w, padding=1), backend=counter, fullgraph=True, dynamic=True)
+    w = torch.randn(4, 3, 3, 3).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own tracing
+        with input_gradients_only():
+            function(torch.randn(2, 3, 6, 6), w)
+        for batch in (3, 5, 6):
+            x = torch.randn(batch, 3, 6, 6)
+            (found,) = torch.autograd.grad(function(x, w).square().sum(), w)
+            (expected,) = torch.autograd.grad(F.conv2d(x, w, padding=1).square().sum(), w)
+            torch.testing.assert_close(found, expected)
+    assert counter.frame_count == 1
 
 
 def test_an_error_inside_does_not_leave_weights_out_for_good() -> None:

@@ -17,7 +17,6 @@ from backends import backend, launches, native_kernels
 from torch import Tensor
 
 from noisegan.ext import build, conv2d, load, params, reference, toolchain, winograd
-from noisegan.ext.layout import layout
 
 LAST = torch.channels_last
 # Of the sum of the squares: 2 to 3 times plain sums in float32, and as exact as they are when rounded to bfloat16.
@@ -82,7 +81,9 @@ def test_three_operations_are_torchs(
         assert off(mine, right) < EXACT[dtype]
 
 
-@pytest.mark.parametrize("kind", ["contiguous weights", "transposed weights", "contiguous maps", "strided maps"])
+@pytest.mark.parametrize(
+    "kind", ["contiguous weights", "transposed weights", "contiguous gradient", "contiguous maps", "strided maps"]
+)
 def test_operands_may_lie_otherwise(kind: str, everywhere: load.Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, g = last(1, 2, 32, 9, 6), last(2, 64, 32, 3, 3), last(3, 2, 64, 9, 6)
     expected = three(winograd, x, weight, g)
@@ -90,17 +91,51 @@ def test_operands_may_lie_otherwise(kind: str, everywhere: load.Kernels, monkeyp
         weight = weight.contiguous()
     if kind == "transposed weights":
         weight = weight.transpose(0, 1).contiguous().transpose(0, 1)
+    if kind == "contiguous gradient":
+        g = g.contiguous()
     if kind == "contiguous maps":
         x, g = x.contiguous(), g.contiguous()
     if kind == "strided maps":
         x, g = (torch.cat([m, m], dim=1).contiguous(memory_format=LAST)[:, : m.shape[1]] for m in (x, g))
     with launches(monkeypatch) as names:
         found = three(winograd, x, weight, g)
-    # The gradient of the weights does not see how they lie, and contiguous maps alone are torch's.
-    assert names == ["winograd"] * 2 + ["winograd_weight"] * (kind != "contiguous maps" and kind != "strided maps")
+    # The gradient of the weights does not see how they lie, and lies as x does.
+    assert names == ["winograd"] * 2 + ["winograd_weight"] * (kind not in ("contiguous maps", "strided maps"))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-        assert layout(a) == LAST or names.count("winograd_weight") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "rest"),
+    [
+        ("convolution", ((2, 64, 32, 32), (32, 32, 3, 3)), (1, 1)),
+        ("convolution", ((32, 32, 32), (32, 32, 3, 3)), (1, 1)),
+        ("convolution_input", ((2, 64, 32, 32), (32, 32, 3, 3)), ((32, 32), 1, 1)),
+        ("convolution_input", ((2, 32, 32, 32), (32, 32, 3, 3)), ((40, 40), 1, 1)),
+        ("convolution_weight", ((2, 32, 32, 32), (1, 32, 32, 32)), ((3, 3), 1, 1)),
+        ("convolution_weight", ((2, 32, 32, 32), (2, 32, 16, 16)), ((3, 3), 1, 1)),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_together_is_refused_as_by_torch(
+    name: str, shapes: tuple[tuple[int, ...], ...], rest: tuple[Any, ...], everywhere: load.Kernels
+) -> None:
+    a, b = (
+        normal(1, *shape).to(memory_format=LAST if len(shape) == 4 else torch.contiguous_format) for shape in shapes
+    )
+    with pytest.raises(RuntimeError) as torchs:
+        getattr(reference, name)(a, b, *rest)
+    with pytest.raises(RuntimeError) as found:
+        getattr(winograd, name)(everywhere, a, b, *rest)
+    assert str(found.value) == str(torchs.value)
+
+
+def test_results_are_where_the_maps_are_whatever_the_default(everywhere: load.Kernels) -> None:
+    x, weight, g = last(1, 2, 32, 8, 8), last(2, 32, 32, 3, 3), last(3, 2, 32, 8, 8)
+    expected = three(winograd, x, weight, g)
+    with torch.device("meta"):
+        found = three(winograd, x, weight, g)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_no_result_depends_on_the_batch_or_the_threads(everywhere: load.Kernels) -> None:
@@ -202,7 +237,6 @@ def test_it_is_taken_where_it_was_measured_to_be_faster(
         (x, weight, channels, (1, 1), 1, 1),
         (x, weight, channels + 1, (3, 3), 1, 1),
         (x, weight.to(torch.float16 if dtype != torch.float16 else torch.float32), channels, (3, 3), 1, 1),
-        (x.contiguous(), weight.contiguous(), channels, (3, 3), 1, 1),
     ):
         assert not winograd._pays(SimpleNamespace(convolves=True), *other)  # type: ignore[arg-type]
     assert not winograd._pays(SimpleNamespace(convolves=False), *ways[0])  # type: ignore[arg-type]

@@ -95,6 +95,12 @@ class _Pointwise(torch.autograd.Function):
         return gx, gmatrices
 
 
+def _of_weights(upstream: Tensor) -> bool:
+    """Whether a pass back makes the gradients of weights. A compiler's always does, which hands no plain tensors: where
+    its graph will run is not known."""
+    return _weights_wanted or type(upstream) is not Tensor
+
+
 def _convolution_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight, *ctx.how = inputs
     ctx.save_for_backward(x, weight)
@@ -105,7 +111,7 @@ def _convolution_backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     gx = gweight = None
     if ctx.needs_input_grad[0]:
         gx = _convolution_input(g, weight, x.shape[2:], *ctx.how)
-    if ctx.needs_input_grad[1] and _weights_wanted:
+    if ctx.needs_input_grad[1] and _of_weights(g):
         gweight = _convolution_weight(x, g, weight.shape[2:], *ctx.how)
     return gx, gweight, None, None
 
@@ -120,7 +126,7 @@ def _convolution_input_backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...
     gg = gweight = None
     if ctx.needs_input_grad[0]:
         gg = _convolution(v, weight, *ctx.how)
-    if ctx.needs_input_grad[1] and _weights_wanted:
+    if ctx.needs_input_grad[1] and _of_weights(v):
         gweight = _convolution_weight(v, g, weight.shape[2:], *ctx.how)
     return gg, gweight, None, None, None
 
@@ -145,15 +151,15 @@ def _convolution_fake(x: Tensor, weight: Tensor, stride: int, padding: int) -> T
         (length + 2 * padding - kernel) // stride + 1
         for length, kernel in zip(x.shape[2:], weight.shape[2:], strict=True)
     ]
-    return x.new_empty(len(x), len(weight), *size).to(memory_format=layout_of(x, weight))
+    return x.new_empty(x.shape[0], weight.shape[0], *size).to(memory_format=layout_of(x, weight))
 
 
 def _convolution_input_fake(g: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
-    return g.new_empty(len(g), weight.shape[1], *size).to(memory_format=layout_of(g, weight))
+    return g.new_empty(g.shape[0], weight.shape[1], *size).to(memory_format=layout_of(g, weight))
 
 
 def _convolution_weight_fake(x: Tensor, g: Tensor, kernel: Sequence[int], stride: int, padding: int) -> Tensor:
-    return x.new_empty(g.shape[1], x.shape[1], *kernel).to(memory_format=layout_of(x, g))
+    return x.new_empty(g.shape[1], x.shape[1], *kernel).to(memory_format=layout(x))
 
 
 _DECLARED: dict[str, tuple[str, Callable[..., Tensor]]] = {

@@ -1,7 +1,7 @@
 """How operations are declared to torch: schema, shapes, plain-PyTorch twin, native kernels, derivative.
 
-The twin is the composite implementation, to which every device falls; `prepare(device)` adds the kernels of a type of
-device when it is first used.
+The composite implementation, to which every device falls, runs the native kernels or the plain-PyTorch twin.
+`prepare(device)` registers it for a type of device by itself, and lets eager calls go past the dispatcher.
 """
 
 from __future__ import annotations
@@ -37,14 +37,19 @@ def declare(
         by_kernels: the same, after the kernels of a device.
     """
     _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-    _library.impl(name, twin, "CompositeExplicitAutograd")
+    _library.impl(name, partial(_first, name), "CompositeExplicitAutograd")
     torch.library.register_fake(f"noisegan::{name}", fake, lib=_library)
     _operations[name] = getattr(torch.ops.noisegan, name).default
     _twins[name], _by_kernels[name] = twin, by_kernels
 
 
 def prepare(device: torch.device) -> None:
-    """Give the operations the native kernels of this type of device, if there are any. Cheap after the first call."""
+    """Give the operations the native kernels of this type of device, if there are any. Cheap after the first call.
+
+    Not while a compiler traces: what it makes is prepared when it first runs.
+    """
+    if torch.compiler.is_compiling():
+        return
     kind = device.type
     if load.kernels_for(kind) is None or kind in _registered:
         return
@@ -53,6 +58,12 @@ def prepare(device: torch.device) -> None:
             for name in _twins:
                 _library.impl(name, partial(run, name, kind), kind.upper())
             _registered.add(kind)
+
+
+def _first(name: str, *arguments: Any) -> Any:
+    device = arguments[0].device
+    prepare(device)
+    return run(name, device.type, *arguments)
 
 
 def call(name: str, *arguments: Any) -> Any:

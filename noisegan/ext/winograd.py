@@ -15,7 +15,7 @@ from torch import Tensor
 
 from noisegan.ext import params, reference, toolchain
 from noisegan.ext.host import Kernels
-from noisegan.ext.layout import layout_of
+from noisegan.ext.layout import layout, layout_of
 
 WIDTH = 32
 """Channels are multiples of this (csrc/cpu_winograd.h: kColumns)."""
@@ -28,7 +28,8 @@ WEIGHT_TILES = 16
 
 
 def convolution(kernels: Kernels, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    if not _pays(kernels, x, weight, len(weight), weight.shape[2:], stride, padding):
+    fits = x.ndim == 4 and x.shape[1] == weight.shape[1] and layout_of(x, weight) == torch.channels_last
+    if not fits or not _pays(kernels, x, weight, len(weight), weight.shape[2:], stride, padding):
         return reference.convolution(x, weight, stride, padding)
     k, c, h, w = weight.stride()
     return _convolve(kernels, x, len(weight), weight.data_ptr(), (k, c, h, w))
@@ -37,7 +38,9 @@ def convolution(kernels: Kernels, x: Tensor, weight: Tensor, stride: int, paddin
 def convolution_input(
     kernels: Kernels, g: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int
 ) -> Tensor:
-    if not _pays(kernels, g, weight, weight.shape[1], weight.shape[2:], stride, padding):
+    fits = g.ndim == 4 and (g.shape[1], *g.shape[2:]) == (len(weight), *size)
+    fits = fits and layout_of(g, weight) == torch.channels_last
+    if not fits or not _pays(kernels, g, weight, weight.shape[1], weight.shape[2:], stride, padding):
         return reference.convolution_input(g, weight, size, stride, padding)
     # A convolution with the channels exchanged and the kernel turned: from its last number backwards.
     k, c, h, w = weight.stride()
@@ -48,12 +51,13 @@ def convolution_input(
 def convolution_weight(
     kernels: Kernels, x: Tensor, g: Tensor, kernel: Sequence[int], stride: int, padding: int
 ) -> Tensor:
-    if not _pays(kernels, x, g, g.shape[1], kernel, stride, padding):
+    fits = x.ndim == 4 and (len(x), *x.shape[2:]) == (len(g), *g.shape[2:]) and layout(x) == torch.channels_last
+    if not fits or not _pays(kernels, x, g, g.shape[1], kernel, stride, padding):
         return reference.convolution_weight(x, g, kernel, stride, padding)
     (n, c, h, w), k = x.shape, g.shape[1]
     x, g = (maps.contiguous(memory_format=torch.channels_last) for maps in (x, g))
-    weight = torch.empty((k, c, 3, 3), dtype=x.dtype, memory_format=torch.channels_last)
-    room = torch.empty(36 * (CHUNK * (c + k) + c * k + 48) + 16, dtype=torch.float32)
+    weight = torch.empty((k, c, 3, 3), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    room = torch.empty(36 * (CHUNK * (c + k) + c * k + 48) + 16, dtype=torch.float32, device=x.device)
     addresses = (maps.data_ptr() for maps in (x, g, weight, room))
     what = params.WinogradWeight(*addresses, n, h, w, c, k, torch.get_num_threads())
     kernels.launch(what, x.dtype, x.device)
@@ -68,8 +72,8 @@ def _convolve(kernels: Kernels, x: Tensor, k: int, weight: int, steps: tuple[int
     """
     n, c, h, w = x.shape
     x = x.contiguous(memory_format=torch.channels_last)
-    y = torch.empty((n, k, h, w), dtype=x.dtype, memory_format=torch.channels_last)
-    room = torch.empty(36 * (c + 1) * k + 16, dtype=torch.float32)
+    y = torch.empty((n, k, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    room = torch.empty(36 * (c + 1) * k + 16, dtype=torch.float32, device=x.device)
     addresses = (x.data_ptr(), weight, y.data_ptr(), room.data_ptr())
     what = params.Winograd(*addresses, *steps, n, h, w, c, k, torch.get_num_threads())
     kernels.launch(what, x.dtype, x.device)
@@ -77,12 +81,11 @@ def _convolve(kernels: Kernels, x: Tensor, k: int, weight: int, steps: tuple[int
 
 
 def _pays(kernels: Kernels, x: Tensor, other: Tensor, k: int, kernel: Sequence[int], stride: int, padding: int) -> bool:
-    """Whether a convolution of x to k channels can be done, and is faster than torch's. Numbers do not matter."""
+    """Whether a convolution of x to k channels can be done, and is faster than torch's; what does not fit together is
+    torch's to refuse."""
     if not kernels.convolves or stride != 1 or padding != 1 or tuple(kernel) != (3, 3):
         return False
     if x.shape[1] % WIDTH or k % WIDTH or x.dtype not in _dtypes() or other.dtype != x.dtype:
-        return False
-    if layout_of(x, other) != torch.channels_last:
         return False
     n, _, h, w = x.shape
     tiles = n * -(-h // 4) * -(-w // 4)
