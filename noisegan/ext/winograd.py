@@ -22,7 +22,8 @@ WIDTH = 32
 CHUNK = 128
 """Tiles that are summed by themselves in the weights' gradient (csrc/cpu_winograd.h: kTileChunk)."""
 TILE_PIXELS = {torch.float32: 6.4, torch.bfloat16: 12.8}
-"""As many pixels as torch convolves while a tile of 4 x 4 takes. Measured with AVX-512, 64 to 256 channels."""
+"""As many pixels as torch convolves while a tile of 4 x 4 takes: measured with AVX-512 and 64 to 256 channels. With
+AVX2 alone torch is slower by more."""
 WEIGHT_TILES = 16
 """As many tiles as take the time of transforming the weights, or back."""
 
