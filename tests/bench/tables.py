@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 
 Rows = Sequence[dict[str, Any]]
@@ -23,28 +24,31 @@ def ops(rows: Rows) -> Table:
     return table
 
 
-def step(rows: Rows) -> Table:
-    table = _table(
-        "training step (lazy regularisers weighted in) and sampling; time of the bare convolutions, torch's and "
-        "noisegan's, as a share of it",
-        ("size", "dtype", "impl", "backend"),
-        ("G", "PL", "D", "R1", "rest ms", "step ms", "img/s", "x naive", "x its fp32", "x fp32",
-         "torch's", "own", "sample img/s", "x naive", "torch's", "own"),
-    )  # fmt: skip
+def step(rows: Rows) -> Group:
+    """Times of a step and of sampling; beside each the bare convolutions, torch's and noisegan's, as a share of it."""
+    words, floors = ("size", "dtype", "impl", "backend"), ("torch's floor", "own floor")
+    train = _table(
+        "training step, lazy regularisers weighted in",
+        words,
+        ("G", "PL", "D", "R1", "rest ms", "step ms", "img/s", "x naive", "x its fp32", "x fp32", *floors),
+    )
+    sample = _table("sampling", words, ("batch ms", "img/s", "x naive", *floors))
     for row in rows:
         naive = _find(rows, row, impl="naive")
         naive_fp32 = _find(rows, row, impl="naive", precision="fp32")
         fp32 = _find(rows, row, precision="fp32")
+        about = row["size"], row["precision"], row["impl"], row["backend"]
         phases = [f"{row.get(f'train/{name}_s', 0.0) * 1e3:.0f}" for name in ("G", "PL", "D", "R1", "rest")]
-        table.add_row(
-            row["size"], row["precision"], row["impl"], row["backend"], *phases, f"{row['train_s'] * 1e3:.0f}",
-            f"{row['train_img_per_s']:.1f}", _ratio(naive, row, "train_s"), _ratio(naive_fp32, row, "train_s"),
-            _ratio(fp32, row, "train_s"), _percent(row.get("train_floor_share")),
-            _percent(row.get("train_own_floor_share")), f"{row['sample_img_per_s']:.1f}",
-            _ratio(naive, row, "sample_s"), _percent(row.get("sample_floor_share")),
-            _percent(row.get("sample_own_floor_share")),
+        train.add_row(
+            *about, *phases, f"{row['train_s'] * 1e3:.0f}", f"{row['train_img_per_s']:.1f}",
+            _ratio(naive, row, "train_s"), _ratio(naive_fp32, row, "train_s"), _ratio(fp32, row, "train_s"),
+            _percent(row.get("train_floor_share")), _percent(row.get("train_own_floor_share")),
         )  # fmt: skip
-    return table
+        sample.add_row(
+            *about, f"{row['sample_s'] * 1e3:.0f}", f"{row['sample_img_per_s']:.1f}", _ratio(naive, row, "sample_s"),
+            _percent(row.get("sample_floor_share")), _percent(row.get("sample_own_floor_share")),
+        )  # fmt: skip
+    return Group(train, sample)
 
 
 def invert(rows: Rows) -> Table:
