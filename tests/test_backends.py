@@ -39,8 +39,8 @@ def losses(folder: Path, kind: str, **options: Any) -> list[dict[str, float]]:
     return found
 
 
-# The seeds: in some runs a unit changes sides at the kink of its activation within fifty steps, and losses part
-# thereafter; of 16 such runs in 4, and with Winograd's rounding in 9 (docs/performance.md).
+# The seeds: rounding grows to more than this within fifty steps in some runs; of 16 wide ones in 4, and with Winograd's
+# convolutions in 9 (docs/performance.md).
 @pytest.mark.parametrize(
     ("noise", "options"),
     [

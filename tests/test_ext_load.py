@@ -313,7 +313,7 @@ def test_an_operation_whose_kernels_cannot_be_had_runs_plainly(monkeypatch: pyte
 
     monkeypatch.setattr(load, "kernels_for", lambda kind: SimpleNamespace(name="nvrtc", launch=launch))
     x = torch.tensor([[-1.0, 2.0]])
-    y = declare.run("bias_act", "cuda", x, None, None, None, None, None, [], None, 0.2, 1.0, torch.inf)
+    y = declare.run("bias_act", x, None, None, None, None, None, [], None, 0.2, 1.0, torch.inf)
     torch.testing.assert_close(y, torch.tensor([[-0.2, 2.0]]))
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from noisegan.ext import reference, winograd
-from noisegan.ext.declare import declare, differentiable, prepare
+from noisegan.ext.declare import declare, differentiable
 from noisegan.ext.layout import layout, layout_of
 
 _weights_wanted = True
@@ -32,14 +32,12 @@ _weights_wanted = True
 
 def conv2d(x: Tensor, weight: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
     """x [N, I, H, W], weight [O, I, k, k] -> [N, O, (H + 2 padding - k) // stride + 1, likewise for W]."""
-    prepare(x.device)
     y: Tensor = _convolution(x, weight, stride, padding)
     return y
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, *, stride: int) -> Tensor:
     """x [N, I, H, W], weight [I, O, k, k] -> [N, O, (H - 1) stride + k, likewise for W]."""
-    prepare(x.device)
     size = [(length - 1) * stride + kernel for length, kernel in zip(x.shape[2:], weight.shape[2:], strict=True)]
     y: Tensor = _convolution_input(x, weight, size, stride, 0)
     return y

@@ -1,12 +1,11 @@
 """How operations are declared to torch: schema, shapes, plain-PyTorch twin, native kernels, derivative.
 
-The composite implementation, to which every device falls, runs the native kernels or the plain-PyTorch twin.
-`prepare(device)` registers it for a type of device by itself, and lets eager calls go past the dispatcher.
+There is one implementation, the composite one, to which every device falls: it runs the native kernels of the device,
+chosen when it is first used, or the plain-PyTorch twin. Eager calls go past the dispatcher where they may.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
@@ -22,8 +21,6 @@ _library = torch.library.Library("noisegan", "DEF")
 _operations: dict[str, Callable[..., Any]] = {}
 _twins: dict[str, Callable[..., Any]] = {}
 _by_kernels: dict[str, Callable[..., Any]] = {}
-_registered: set[str] = set()
-_registering = threading.Lock()
 
 
 def declare(
@@ -37,51 +34,28 @@ def declare(
         by_kernels: the same, after the kernels of a device.
     """
     _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
-    _library.impl(name, partial(_first, name), "CompositeExplicitAutograd")
+    _library.impl(name, partial(run, name), "CompositeExplicitAutograd")
     torch.library.register_fake(f"noisegan::{name}", fake, lib=_library)
     _operations[name] = getattr(torch.ops.noisegan, name).default
     _twins[name], _by_kernels[name] = twin, by_kernels
-
-
-def prepare(device: torch.device) -> None:
-    """Give the operations the native kernels of this type of device, if there are any. Cheap after the first call.
-
-    Not while a compiler traces: what it makes is prepared when it first runs.
-    """
-    if torch.compiler.is_compiling():
-        return
-    kind = device.type
-    if load.kernels_for(kind) is None or kind in _registered:
-        return
-    with _registering:
-        if kind not in _registered:
-            for name in _twins:
-                _library.impl(name, partial(run, name, kind), kind.upper())
-            _registered.add(kind)
-
-
-def _first(name: str, *arguments: Any) -> Any:
-    device = arguments[0].device
-    prepare(device)
-    return run(name, device.type, *arguments)
 
 
 def call(name: str, *arguments: Any) -> Any:
     """An operation without its derivative. Where nobody listens and all tensors are plain, the kernels are called
     straight: the dispatcher takes longer than many a map."""
     kind = arguments[0].device.type
-    if _is_transformed() or kind not in _registered or torch._C._len_torch_dispatch_stack() > 0:
+    if _is_transformed() or torch._C._len_torch_dispatch_stack() > 0 or load.kernels_for(kind) is None:
         return _operations[name](*arguments)
     plain = _plain_keys(kind)
     for value in arguments:
         if isinstance(value, Tensor) and torch._C._dispatch_keys(value).raw_repr() != plain:
             return _operations[name](*arguments)
-    return run(name, kind, *arguments)
+    return run(name, *arguments)
 
 
-def run(name: str, kind: str, *arguments: Any) -> Any:
-    """An operation by the kernels chosen now: `load.forget` may have led back to none."""
-    kernels = load.kernels_for(kind)
+def run(name: str, *arguments: Any) -> Any:
+    """An operation by the kernels chosen for the device, else by its twin."""
+    kernels = load.kernels_for(arguments[0].device.type)
     if kernels is not None:
         with suppress(BuildError):  # this GPU is of another kind than the first, and has none
             return _by_kernels[name](kernels, *arguments)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from noisegan.ext import ops, reference
-from noisegan.ext.declare import prepare
 from noisegan.ext.params import DTYPES
 
 LRELU_SLOPE = 0.2
@@ -149,7 +148,6 @@ def upfirdn2d(
         )
     if f.requires_grad and torch.is_grad_enabled():  # a filter that learns: rare, and plain PyTorch can
         return reference.upfirdn2d(x, f, up, down, padding, flip, gain)
-    prepare(x.device)
     out: Tensor = ops.upfirdn2d(x, f, up, down, padding, flip, gain)
     return out
 
@@ -194,7 +192,6 @@ def _philox(key: tuple[int, int], step: int | Tensor, ids: Tensor, count: int, f
     at = _step_beside(ids, step)
     if count < 0:
         raise ValueError(f"the count must be 0 or more, not {count}")
-    prepare(ids.device)
     out: Tensor = ops.philox(ids, at, (*key, first_block), count, kind)
     return out
 
@@ -231,7 +228,6 @@ def _fused(
         address, noise = (*noise.key, noise.first_block), None
         if ids.shape != x.shape[:1]:
             raise ValueError(f"the noise to draw needs {len(x)} sample ids, not {list(ids.shape)}")
-    prepare(x.device)
     operands = (
         scale,
         b,

@@ -1,7 +1,7 @@
 """The operations, each declared once: schema, shapes, derivatives, and the plain-PyTorch twin that any device falls to.
 
-`prepare(device)` adds the native kernels of a device type when it is first used. Derivatives are written with the same
-operations, so they hold to any order with every backend: R1 and path length differentiate twice.
+How they find their kernels: noisegan/ext/declare.py. Derivatives are written with the same operations, so they hold to
+any order with every backend: R1 and path length differentiate twice.
 
     bias_act       y = clamp(gain lrelu(x scale + strength noise + bias))
     bias_act_      the same, written over x; without derivatives

@@ -14,10 +14,11 @@ constexpr i64 kTaps = 36;
 constexpr i64 kColumns = 32;  // of a block of a matrix product; channels are multiples of it
 constexpr i64 kSide = 16;     // channels whose weights are transformed at a time
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kRows = 12, kAcross = 2;  // vectors that 32 registers hold beside the operands
+constexpr int kRows = 12;  // of a block: as many vectors as 32 registers hold beside the operands
 #else
-constexpr int kRows = 6, kAcross = 2;
+constexpr int kRows = 6;
 #endif
+constexpr int kAcross = 2;
 constexpr i64 kWide = kAcross * kLanesOf<float>;
 // Floats of transformed tiles that a thread works on at a time: half of a second-level cache of 1 MB.
 constexpr i64 kTileRoom = 36 * 12 * 256;
